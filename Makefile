@@ -1,0 +1,50 @@
+# make run    build, migrate and serve on http://localhost:8000 (PORT= for another)
+# make test   build and run the tests
+# make check  the checks beside the tests: lint, format, types, migrations, deployment, schema
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check lint types migrations deploy schema
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.tests
+	@$(BIN)/python backend/manage.py migrate --verbosity 0
+	@cd backend && exec ../$(BIN)/python -m filmosphere.serve
+
+test: $(VENV)/.tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types migrations deploy schema
+
+lint: $(VENV)/.checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.checks
+	$(BIN)/mypy
+
+# The settings that stand for a production start in the checks below; no value is a real one.
+PRODUCTION := ENV_FILE=/dev/null DJANGO_DEBUG=False DJANGO_ALLOWED_HOSTS=films.example \
+	DJANGO_SECRET_KEY=only-for-the-deployment-check-0123456789-abcdefghijklmnopqrstuvwxyz \
+	IMDBAPI_BASE=https://api.imdbapi.dev
+
+migrations: $(VENV)/.tests
+	$(PRODUCTION) $(BIN)/python backend/manage.py makemigrations --check --dry-run
+
+deploy: $(VENV)/.tests
+	$(PRODUCTION) $(BIN)/python backend/manage.py check --deploy --fail-level WARNING
+
+schema: $(VENV)/.tests
+	$(PRODUCTION) $(BIN)/python backend/manage.py spectacular --validate --fail-on-warn \
+		| diff docs/openapi.yaml -
+
+$(VENV)/.tests: requirements.txt requirements/runtime.txt requirements/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.checks: $(VENV)/.tests requirements/checks.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/checks.txt
+	@touch $@

@@ -1,0 +1,102 @@
+"""IMDbAPI.dev: titles, and everything about them that IMDb has.
+
+The contract is the service's own Swagger document, "IMDbAPI" 2.7 (https://api.imdbapi.dev/docs);
+https://api.tiffara.com serves the same one. Fields with a zero value are left out of its answers,
+empty lists too, and nothing is ever null.
+"""
+
+from typing import Any
+
+from core.errors import UpstreamBadAnswer
+from core.services.upstream import UpstreamService, path_segment
+
+# The largest page there is; without it a page has 20 rows.
+_LARGEST_PAGE = {"pageSize": "50"}
+_SEARCH_RESULTS = "20"
+
+
+class IMDbService(UpstreamService):
+    """Reads IMDbAPI.dev, which wants no key.
+
+    Each `get_` method returns the answer as it came. `UpstreamNotFound` from `get_metadata` means
+    that the title does not exist; from another method, that this title has no such part.
+    """
+
+    source = "imdbapi"
+
+    def search(self, query: str) -> list[dict[str, Any]]:
+        """Return up to 20 titles that match, best first; `[]` where none does.
+
+        Each has `id` and, where known, `type`, `primaryTitle`, `originalTitle`, `primaryImage`
+        (`{url, width, height}`), `startYear`, `endYear`, `rating`.
+        Source: `GET /search/titles`.
+        """
+        answer = self._get("/search/titles", params={"query": query, "limit": _SEARCH_RESULTS})
+        titles = self._rows(self._object(answer).get("titles"))
+        return [title for title in titles if isinstance(title.get("id"), str)]
+
+    def get_metadata(self, imdb_id: str) -> dict[str, Any]:
+        """Return the title itself: at least `id` (the one asked for) and `primaryTitle`.
+
+        Source: `GET /titles/{titleId}`.
+        """
+        title = self._section(imdb_id, "")
+        name = title.get("primaryTitle")
+        if title.get("id") != imdb_id or not isinstance(name, str) or not name.strip():
+            raise UpstreamBadAnswer(self.source, "bad_shape")
+        return title
+
+    def get_credits(self, imdb_id: str) -> dict[str, Any]:
+        """Return `{credits, totalCount, nextPageToken}`, the first 50 rows.
+
+        Source: `GET /titles/{titleId}/credits`.
+        """
+        return self._section(imdb_id, "/credits", rows="credits", params=_LARGEST_PAGE)
+
+    def get_images(self, imdb_id: str) -> dict[str, Any]:
+        """Return `{images, totalCount, nextPageToken}`, the first 50 rows.
+
+        Source: `GET /titles/{titleId}/images`.
+        """
+        return self._section(imdb_id, "/images", rows="images", params=_LARGEST_PAGE)
+
+    def get_videos(self, imdb_id: str) -> dict[str, Any]:
+        """Return `{videos, totalCount, nextPageToken}`, the first 50 rows.
+
+        Source: `GET /titles/{titleId}/videos`.
+        """
+        return self._section(imdb_id, "/videos", rows="videos", params=_LARGEST_PAGE)
+
+    def get_parents_guide(self, imdb_id: str) -> dict[str, Any]:
+        """Return `{parentsGuide}`, a row per category with the votes on its severity.
+
+        Source: `GET /titles/{titleId}/parentsGuide`.
+        """
+        return self._section(imdb_id, "/parentsGuide", rows="parentsGuide")
+
+    def get_certificates(self, imdb_id: str) -> dict[str, Any]:
+        """Return `{certificates, totalCount}`, the age ratings by country.
+
+        Source: `GET /titles/{titleId}/certificates`.
+        """
+        return self._section(imdb_id, "/certificates", rows="certificates")
+
+    def get_release_dates(self, imdb_id: str) -> dict[str, Any]:
+        """Return `{releaseDates, nextPageToken}`, the first 50 rows; dates may be partial.
+
+        Source: `GET /titles/{titleId}/releaseDates`.
+        """
+        return self._section(imdb_id, "/releaseDates", rows="releaseDates", params=_LARGEST_PAGE)
+
+    def _section(
+        self,
+        imdb_id: str,
+        part: str,
+        *,
+        rows: str | None = None,
+        params: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        answer = self._object(self._get(f"/titles/{path_segment(imdb_id)}{part}", params=params))
+        if rows:
+            self._rows(answer.get(rows))
+        return answer

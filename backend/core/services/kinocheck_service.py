@@ -1,0 +1,60 @@
+"""KinoCheck: the official trailer of a film or series (https://kinocheck.com/api)."""
+
+import logging
+from typing import Any
+
+from core.errors import UpstreamBadAnswer, UpstreamNotFound
+from core.services.http_client import HttpClient
+from core.services.upstream import UpstreamService
+
+logger = logging.getLogger(__name__)
+
+
+class KinoCheckService(UpstreamService):
+    """Reads KinoCheck, with or without a key; without one it grants 1,000 calls a day.
+
+    `language` is `en` or `de`; the catalogue has no other.
+    """
+
+    source = "kinocheck"
+
+    def __init__(self, *, http: HttpClient, base_url: str, api_key: str, language: str) -> None:
+        super().__init__(http=http, base_url=base_url)
+        self._language = language
+        self._headers = (
+            {"X-Api-Key": api_key, "X-Api-Host": "api.kinocheck.com"} if api_key else {}
+        )
+
+    def get_trailer(self, imdb_id: str) -> dict[str, Any] | None:
+        """Return the trailer that the editors picked, None where they have none.
+
+        It has at least `youtube_video_id`, and usually `id`, `title`, `thumbnail`, `language`,
+        `categories`, `published` (ISO 8601), `views` (a number, or digits in a string).
+        Source: `GET /movies` and, since series are not found there, `GET /shows`.
+        """
+        for path in ("/movies", "/shows"):
+            try:
+                return self._trailer(path, imdb_id)
+            except UpstreamNotFound:
+                continue
+        return None
+
+    def _trailer(self, path: str, imdb_id: str) -> dict[str, Any] | None:
+        params = {"imdb_id": imdb_id, "language": self._language, "categories": "Trailer"}
+        answer = self._object(self._get(path, params=params, headers=self._headers))
+        if not isinstance(answer.get("id"), str) or "trailer" not in answer:
+            raise self._error_within_200(answer)
+        # The id is null for some titles; another one's id means another one's trailer.
+        if answer.get("imdb_id") not in (None, imdb_id):
+            raise UpstreamBadAnswer(self.source, "bad_shape")
+        trailer = answer["trailer"]
+        if trailer is not None and not self._object(trailer).get("youtube_video_id"):
+            raise UpstreamBadAnswer(self.source, "bad_shape")
+        return trailer
+
+    def _error_within_200(self, answer: dict[str, Any]) -> Exception:
+        # Some versions report "not found" with status 200 and an object that tells so in words.
+        text = " ".join(str(answer.get(key, "")) for key in ("error", "message")).lower()
+        if "not found" in text:
+            return UpstreamNotFound(self.source, "not_found")
+        return UpstreamBadAnswer(self.source, "bad_shape")

@@ -1,0 +1,87 @@
+"""What the services of all upstreams have in common: ask, and make sense of the answer."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from core.errors import (
+    UpstreamBadAnswer,
+    UpstreamError,
+    UpstreamNotFound,
+    UpstreamQuotaExhausted,
+    UpstreamRateLimited,
+    UpstreamRejected,
+)
+from core.services.decoding import Undecodable, decode_json
+from core.services.http_client import HttpClient, Reply
+
+
+class UpstreamService:
+    """A film source that answers GET with JSON.
+
+    Subclasses name the source, and override `refusal` where the source has its own way of saying
+    no. Every method that asks may raise any `UpstreamError`.
+    """
+
+    source: str
+
+    def __init__(self, *, http: HttpClient, base_url: str) -> None:
+        self._http = http
+        self._base_url = base_url
+
+    def refusal(self, reply: Reply) -> UpstreamError | None:
+        """Return the error that `reply` stands for, None where it is an answer to be read."""
+        return error_for_status(self.source, reply)
+
+    def _get(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        reply = self._http.get(
+            self.source, f"{self._base_url}{path}", params=params, headers=headers
+        )
+        if error := self.refusal(reply):
+            raise error
+        return self._decoded(reply)
+
+    def _decoded(self, reply: Reply) -> Any:
+        try:
+            return decode_json(reply.body)
+        except Undecodable as exc:
+            raise UpstreamBadAnswer(self.source, "bad_json") from exc
+
+    def _object(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise UpstreamBadAnswer(self.source, "bad_shape")
+        return value
+
+    def _rows(self, value: Any) -> list[dict[str, Any]]:
+        # Some sources leave out an empty list or write null for it.
+        rows = [] if value is None else value
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UpstreamBadAnswer(self.source, "bad_shape")
+        return rows
+
+
+def path_segment(text: str) -> str:
+    """Return `text` as one segment of a URL path: it can neither add nor leave a folder."""
+    return quote(text, safe="")
+
+
+def error_for_status(source: str, reply: Reply) -> UpstreamError | None:
+    """Return what a status means at a source that uses it as RFC 9110 does, None for 2xx."""
+    if 200 <= reply.status < 300:
+        return None
+    wait = reply.retry_after()
+    if reply.status in {404, 410, 451}:
+        return UpstreamNotFound(source, "not_found")
+    if reply.status == 429:
+        return UpstreamRateLimited(source, "rate_limited", retry_after=wait)
+    if reply.status in {401, 403}:
+        return UpstreamRejected(source, "bad_key", retry_after=wait)
+    if reply.status == 402:
+        return UpstreamQuotaExhausted(source, "quota", retry_after=wait)
+    return UpstreamBadAnswer(source, "http_4xx")

@@ -1,0 +1,110 @@
+"""Watchmode: where a title can be streamed (https://api.watchmode.com/docs)."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.errors import (
+    RegionNotCovered,
+    UpstreamBadAnswer,
+    UpstreamError,
+    UpstreamNotConfigured,
+    UpstreamQuotaExhausted,
+)
+from core.services.http_client import HttpClient, Reply
+from core.services.upstream import UpstreamService, error_for_status
+
+# A plan's regions change when somebody changes the plan; a day late is soon enough.
+_REGIONS_TTL = 86_400.0
+
+
+class WatchmodeService(UpstreamService):
+    """Reads Watchmode for one `region` (ISO 3166-1 alpha-2) with a key sent in a header.
+
+    Without a key every method raises `UpstreamNotConfigured` and asks nobody.
+    """
+
+    source = "watchmode"
+
+    def __init__(
+        self,
+        *,
+        http: HttpClient,
+        base_url: str,
+        api_key: str,
+        region: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(http=http, base_url=base_url)
+        self._api_key = api_key
+        self._region = region
+        self._clock = clock
+        self._uncovered_until = 0.0
+
+    def lookup_title_id(self, imdb_id: str) -> int | None:
+        """Return Watchmode's number for the title, None where it does not know the title.
+
+        Costs one credit. Source: `GET /v1/search/`.
+        """
+        self._refuse_uncovered_region()
+        params = {"search_field": "imdb_id", "search_value": imdb_id}
+        answer = self._object(self._ask("/search/", params))
+        for title in self._rows(answer.get("title_results")):
+            # Every field of a result is optional, its IMDb id too.
+            if title.get("imdb_id") in (None, imdb_id) and _is_number(title.get("id")):
+                return int(title["id"])
+        return None
+
+    def get_streaming_sources(self, watchmode_id: int) -> list[dict[str, Any]]:
+        """Return a row per service, type, format and price in the region; `[]` for no offer.
+
+        Costs one credit. Raises `RegionNotCovered` where the plan leaves the region out, and
+        `UpstreamNotFound` where the number is not known (any more).
+        Source: `GET /v1/title/{title_id}/sources/`.
+        """
+        self._refuse_uncovered_region()
+        try:
+            return self._rows(
+                self._ask(f"/title/{watchmode_id}/sources/", {"regions": self._region})
+            )
+        except UpstreamBadAnswer as exc:
+            # A region outside the plan is a plain 400, as is any other mistake in the request.
+            if exc.reason == "http_4xx" and not self._plan_covers_region():
+                self._uncovered_until = self._clock() + _REGIONS_TTL
+                raise RegionNotCovered(self.source, "region_not_covered") from exc
+            raise
+
+    def refusal(self, reply: Reply) -> UpstreamError | None:
+        """Tell a used-up quota from a burst limit and a bad key: by the account's own counters."""
+        if reply.status in {401, 402, 403, 429} and _quota_used_up(reply.headers):
+            return UpstreamQuotaExhausted(self.source, "quota", retry_after=reply.retry_after())
+        return error_for_status(self.source, reply)
+
+    def _ask(self, path: str, params: Mapping[str, str]) -> Any:
+        if not self._api_key:
+            raise UpstreamNotConfigured(self.source, "not_configured")
+        return self._get(path, params=params, headers={"X-API-Key": self._api_key})
+
+    def _plan_covers_region(self) -> bool:
+        regions = self._rows(self._ask("/regions/", {}))
+        return any(
+            region.get("country") == self._region and region.get("plan_enabled") is True
+            for region in regions
+        )
+
+    def _refuse_uncovered_region(self) -> None:
+        if self._clock() < self._uncovered_until:
+            raise RegionNotCovered(self.source, "region_not_covered")
+
+
+def _quota_used_up(headers: Mapping[str, str]) -> bool:
+    quota, used = headers.get("x-account-quota", ""), headers.get("x-account-quota-used", "")
+    if not (quota.isascii() and quota.isdigit() and used.isascii() and used.isdigit()):
+        return False
+    return int(used[:18]) >= int(quota[:18]) > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+

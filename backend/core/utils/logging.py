@@ -1,0 +1,72 @@
+"""What a log line looks like, and which request and film it belongs to."""
+
+import json
+import logging
+import traceback
+from contextvars import ContextVar
+from datetime import datetime, timezone
+
+correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
+film_id: ContextVar[str] = ContextVar("film_id", default="-")
+
+# What the logging module itself puts on a record; the rest came in through `extra=`.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "correlation_id",
+    "film",
+    "taskName",
+}
+
+
+class ContextFilter(logging.Filter):
+    """Adds the correlation id of the request and the film it is about to each record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Annotate the record; none is dropped."""
+        record.correlation_id = correlation_id.get()
+        record.film = film_id.get()
+        return True
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line, ASCII only: nothing in it can break the line or drive a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with all its `extra=` fields as one line."""
+        line = {
+            "time": _timestamp(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "correlation_id": getattr(record, "correlation_id", "-"),
+            **_extras(record),
+        }
+        if getattr(record, "film", "-") != "-":
+            line["film"] = record.film  # type: ignore[attr-defined]  # set by ContextFilter
+        if record.exc_info and record.exc_info[0]:
+            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(line, default=str)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """One readable line a record, for a person at a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return time, level, logger and message, then the `extra=` fields as `key=value`."""
+        fields = " ".join(f"{key}={value!s}" for key, value in _extras(record).items())
+        head = f"{_timestamp(record)} {record.levelname:<7} {record.name}"
+        line = f"{head} [{getattr(record, 'correlation_id', '-')}] {record.getMessage()} {fields}"
+        printable = line.rstrip().encode("unicode_escape").decode("ascii")
+        if record.exc_info and record.exc_info[0]:
+            printable += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        return printable
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}

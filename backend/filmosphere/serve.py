@@ -1,0 +1,91 @@
+"""Start the service: `python -m filmosphere.serve`, as `make run` and the image do."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+from granian import Granian
+from granian.constants import Interfaces
+
+from filmosphere.startup import load_settings_or_exit
+
+
+def main() -> None:
+    """Serve until told to stop; the sandbox, where it is the source, lives and ends with us."""
+    load_settings_or_exit()
+    # The workers read the settings again: they must find the key that was made for this run.
+    os.environ["DJANGO_SECRET_KEY"] = settings.SECRET_KEY
+    with sandbox():
+        print(banner(), flush=True)
+        Granian(
+            "filmosphere.wsgi:application",
+            address=settings.HOST,
+            port=settings.PORT,
+            interface=Interfaces.WSGI,
+            workers=settings.WORKERS,
+            blocking_threads=settings.BLOCKING_THREADS,
+            respawn_failed_workers=True,
+            log_access=False,
+        ).serve()
+
+
+def banner() -> str:
+    """Return the first lines of a run: what it reads from, where it stores, what to try."""
+    url = f"http://localhost:{settings.PORT}"
+    database = settings.DATABASES["default"]["ENGINE"].rpartition(".")[2]
+    sources = (
+        f"the sandbox on http://127.0.0.1:{settings.SANDBOX_PORT} (no upstream setting is given;"
+        " made-up offers and trailers, no key and no network needed, loopback only)"
+        if settings.SANDBOX
+        else "the real ones (upstream settings are given)"
+    )
+    store = "SQLite (no DATABASE_URL is given)" if database == "sqlite3" else "PostgreSQL"
+    redis = "used (REDIS_URL is given)" if settings.REDIS_URL else "not used (no REDIS_URL)"
+    key = "made for this run" if settings.SANDBOX else "from DJANGO_SECRET_KEY"
+    return "\n".join(
+        [
+            f"Filmosphere serves on {url} (listening on {settings.HOST})",
+            f"  sources   {sources}",
+            f"  database  {store}",
+            f"  Redis     {redis}",
+            f"  key       {key}",
+            "Try it:",
+            f"  curl '{url}/api/search?q=inception'",
+            f"  curl {url}/api/films/tt1375666",
+        ]
+    )
+
+
+@contextmanager
+def sandbox() -> Iterator[None]:
+    """Run the stand-ins for the sources in a process of their own, where they are the sources."""
+    if not settings.SANDBOX:
+        yield
+        return
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            *("-m", "sandbox", "--port", str(settings.SANDBOX_PORT), "--exit-with-parent"),
+        ],
+        cwd=settings.BASE_DIR,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101  (a pipe was asked for)
+        if not process.stdout.readline():
+            sys.exit(
+                f"filmosphere: the sandbox did not start on port {settings.SANDBOX_PORT}; "
+                "SANDBOX_PORT chooses another one"
+            )
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=5)
+
+
+if __name__ == "__main__":
+    main()

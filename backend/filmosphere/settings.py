@@ -1,0 +1,253 @@
+"""Settings of the service, read from the environment and `.env`.
+
+`.env.example` explains each one. The only place where a default is written.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+from filmosphere.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+PROJECT_DIR = BASE_DIR.parent
+
+env = Environment.load(Path(os.environ.get("ENV_FILE", PROJECT_DIR / ".env")))
+
+# --- Film sources -----------------------------------------------------------------------------
+
+UPSTREAM_SETTINGS = (
+    "IMDBAPI_BASE",
+    "KINO_BASE",
+    "KINO_API_KEY",
+    "WATCHMODE_BASE",
+    "WATCHMODE_API_KEY",
+)
+
+# Nothing said about any source: all of them are the sandbox. One word about one of them and all
+# are real, so that a service is never part fact and part fiction.
+SANDBOX = not any(env.given(name) for name in UPSTREAM_SETTINGS)
+PORT = env.integer("PORT", 8000, minimum=1, maximum=65_535)
+SANDBOX_PORT = env.integer("SANDBOX_PORT", PORT % 65_535 + 1, minimum=1, maximum=65_535)
+_sandbox_url = f"http://127.0.0.1:{SANDBOX_PORT}"
+
+
+def _source(real: str, sandbox: str) -> str:
+    return f"{_sandbox_url}{sandbox}" if SANDBOX else real
+
+
+IMDBAPI_BASE = env.base_url("IMDBAPI_BASE", _source("https://api.imdbapi.dev", "/imdbapi"))
+KINO_BASE = env.base_url("KINO_BASE", _source("https://api.kinocheck.de", "/kinocheck"))
+KINO_API_KEY = env.key("KINO_API_KEY", "sandbox-kinocheck-key" if SANDBOX else "")
+KINO_LANGUAGE = env.choice("KINO_LANGUAGE", "en", ("en", "de"))
+WATCHMODE_BASE = env.base_url(
+    "WATCHMODE_BASE", _source("https://api.watchmode.com/v1", "/watchmode/v1")
+)
+WATCHMODE_API_KEY = env.key("WATCHMODE_API_KEY", "sandbox-watchmode-key" if SANDBOX else "")
+WATCHMODE_REGION = env.pattern("WATCHMODE_REGION", "TR", "[A-Z]{2}", "two capital letters")
+
+HTTP_TIMEOUT = env.seconds("HTTP_TIMEOUT", 10, maximum=600)
+HTTP_RETRIES = env.integer("HTTP_RETRIES", 3, minimum=1, maximum=10)
+FETCH_DEADLINE = env.seconds("FETCH_DEADLINE", 15, maximum=600)
+IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=64)
+KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=64)
+WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=64)
+
+# --- What is kept, and for how long -----------------------------------------------------------
+
+CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
+WATCHMODE_ID_TTL = timedelta(days=30)
+
+# --- Limits for callers -----------------------------------------------------------------------
+
+SEARCH_THROTTLE_RATE = env.rate("SEARCH_THROTTLE_RATE", "60/min")
+NUM_PROXIES = env.integer("NUM_PROXIES", 0, maximum=16)
+
+# --- Django -----------------------------------------------------------------------------------
+
+DEBUG = env.boolean("DJANGO_DEBUG", default=False)
+SECRET_KEY = env.text("DJANGO_SECRET_KEY") or (get_random_secret_key() if SANDBOX else "")
+ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if SANDBOX else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("DJANGO_SECRET_KEY is missing")
+if not DEBUG:
+    if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or "django-insecure" in SECRET_KEY:
+        raise ImproperlyConfigured(
+            "DJANGO_SECRET_KEY is too weak: at least 50 random characters are needed "
+            "(or DJANGO_DEBUG=True on your own machine)"
+        )
+    if not ALLOWED_HOSTS:
+        raise ImproperlyConfigured(
+            "DJANGO_ALLOWED_HOSTS is empty: name the hosts under which clients reach the service"
+        )
+
+HOST = env.text("HOST", "127.0.0.1")
+if SANDBOX and HOST not in {"127.0.0.1", "localhost", "::1"}:
+    raise ImproperlyConfigured(
+        "HOST must be loopback while the film sources are the sandbox: "
+        "set IMDBAPI_BASE and the others to serve real films"
+    )
+WORKERS = env.integer("WORKERS", 1, minimum=1, maximum=64)
+BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=1, maximum=512)
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.sites",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "rest_framework",
+    "drf_spectacular",
+    "core",
+    "films",
+]
+
+MIDDLEWARE = [
+    "core.middleware.RequestContextMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+
+ROOT_URLCONF = "filmosphere.urls"
+WSGI_APPLICATION = "filmosphere.wsgi.application"
+ASGI_APPLICATION = "filmosphere.asgi.application"
+# Both forms of each path are routed; a redirect would cost a client a round trip.
+APPEND_SLASH = False
+
+# allauth's models and checks want an engine; no template of ours exists.
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+SITE_ID = 1
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- Database and cache -----------------------------------------------------------------------
+
+DATABASES = {
+    "default": env.database("DATABASE_URL", f"sqlite:///{PROJECT_DIR / 'var' / 'filmosphere.sqlite3'}")
+}
+_database = DATABASES["default"]
+_database["CONN_MAX_AGE"] = 60
+_database["CONN_HEALTH_CHECKS"] = True
+if str(_database["ENGINE"]).endswith("sqlite3"):
+    # Readers do not wait for the writer, and a writer that has to wait does so instead of failing.
+    _database["OPTIONS"] = {
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+    }
+    (PROJECT_DIR / "var").mkdir(exist_ok=True)
+else:
+    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"}
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.text("REDIS_URL")
+if REDIS_URL:
+    CACHES: dict[str, dict[str, object]] = {
+        "default": {"BACKEND": "core.cache.ForgivingRedisCache", "LOCATION": REDIS_URL}
+    }
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+# --- REST framework ---------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "core.negotiation.JSONAlways",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "core.exception_handler.error_response",
+    "NUM_PROXIES": NUM_PROXIES,
+    "UNAUTHENTICATED_USER": None,
+    # `?format=` is an unknown parameter like any other.
+    "URL_FORMAT_OVERRIDE": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Filmosphere",
+    "DESCRIPTION": "One request gives everything that a client needs to show a film.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.0.3",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+# --- Safety -----------------------------------------------------------------------------------
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+X_FRAME_OPTIONS = "DENY"
+# TLS, the redirect to it and HSTS belong to the proxy that holds the certificate.
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
+
+# --- Time and language ------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# --- Logs -------------------------------------------------------------------------------------
+
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "console"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"context": {"()": "core.utils.logging.ContextFilter"}},
+    "formatters": {
+        "json": {"()": "core.utils.logging.JSONFormatter"},
+        "console": {"()": "core.utils.logging.ConsoleFormatter"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["context"],
+        },
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
+        # They print whole URLs, keys included.
+        "httpx": {"level": "WARNING"},
+        "httpcore": {"level": "WARNING"},
+        # One traceback for each stray Host header; the access log has the line that matters.
+        "django.security.DisallowedHost": {"handlers": [], "level": "CRITICAL", "propagate": False},
+        # The access log has these too.
+        "django.request": {"level": "CRITICAL"},
+        "django.server": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
+    },
+}

@@ -1,0 +1,27 @@
+"""Settings of the tests: the same on every machine, whatever `.env` and the environment say.
+
+Only `DATABASE_URL` and `REDIS_URL` are taken over, to run the tests on those servers.
+"""
+
+import os
+import re
+from pathlib import Path
+
+_example = Path(__file__).resolve().parents[2] / ".env.example"
+for _name in re.findall(r"^#? ?([A-Z][A-Z_]+)=", _example.read_text(), re.MULTILINE):
+    if _name not in {"DATABASE_URL", "REDIS_URL"}:
+        os.environ.pop(_name, None)
+
+os.environ |= {
+    "ENV_FILE": os.devnull,
+    "DJANGO_SECRET_KEY": "only-for-tests-".ljust(60, "0123456789"),
+    "DJANGO_ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
+    "IMDBAPI_BASE": "https://imdbapi.test",
+    "KINO_BASE": "https://kinocheck.test",
+    "KINO_API_KEY": "test-kinocheck-key",
+    "WATCHMODE_BASE": "https://watchmode.test/v1",
+    "WATCHMODE_API_KEY": "test-watchmode-key",
+    "SEARCH_THROTTLE_RATE": "",
+}
+
+from filmosphere.settings import *  # noqa: E402, F403  (after the environment is set up)

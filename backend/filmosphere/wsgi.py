@@ -1,0 +1,8 @@
+"""The WSGI application that the server runs."""
+
+from django.core.wsgi import get_wsgi_application
+
+from filmosphere.startup import load_settings_or_exit
+
+load_settings_or_exit()
+application = get_wsgi_application()

@@ -1,0 +1,195 @@
+"""HTTP on a socket. asyncio.Protocol rather than a framework: a framework would not let us
+send half a header and reset the connection."""
+
+import asyncio
+import socket
+import struct
+from collections import deque
+
+import httptools
+
+from sandbox.catalogue import Catalogue
+from sandbox.control import Control
+from sandbox.fault_kinds import Ask
+from sandbox.faults import Fault, FaultBook
+from sandbox.imdbapi import Imdbapi
+from sandbox.kinocheck import Kinocheck
+from sandbox.ledger import Call, Ledger
+from sandbox.messages import Request, Response, split_target, to_json
+from sandbox.omdb import Omdb
+from sandbox.upstream import Upstream
+from sandbox.watchmode import Watchmode
+
+UPSTREAMS: tuple[type[Upstream], ...] = (Imdbapi, Kinocheck, Watchmode, Omdb)
+LARGEST_BODY = 16 * 1024 * 1024
+# l_onoff=1, l_linger=0: close() sends RST instead of FIN.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Sandbox:
+    """Everything the connections share."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.upstreams: dict[str, Upstream] = {kind.name: kind(catalogue) for kind in UPSTREAMS}
+        names = tuple(self.upstreams)
+        self.faults, self.ledger = FaultBook(names), Ledger(names)
+        self.control = Control(upstreams=self.upstreams, faults=self.faults, ledger=self.ledger)
+        self.prefixes = (*names, "control")
+        self.connections: set[Connection] = set()
+
+    def hang_up(self) -> None:
+        for connection in tuple(self.connections):
+            connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    """One client. Answers one request at a time, in the order they came."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._era: object = None
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._sandbox.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._sandbox.connections.discard(self)
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a bug of ours: asyncio prints it and hangs up
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._write(Response(400, to_json({"error": "not HTTP/1.1"})), keep_alive=False)
+
+    # The parser calls these
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+        if len(self._body) > LARGEST_BODY:
+            self.abort()
+
+    def on_message_complete(self) -> None:
+        target = self._url.decode("utf-8", "replace")
+        source, path, query = split_target(target, self._sandbox.prefixes)
+        method = self._parser.get_method().decode("ascii")
+        keep_alive = self._parser.should_keep_alive()
+        request = Request(method, source, path, query, self._headers, bytes(self._body), keep_alive)
+        self._waiting.append(request)
+        self._serve_waiting()
+
+    # Serving
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and self._task is None and not self._transport.is_closing():
+            self._serve(self._waiting.popleft())
+
+    def _serve(self, request: Request) -> None:
+        if request.source == "control":
+            self._reply(request, self._sandbox.control.answer(request))
+            return
+        ledger = self._sandbox.ledger
+        self._era = ledger.seen_on(self._era)
+        call = ledger.begin(request)
+        upstream = self._sandbox.upstreams.get(request.source)
+        if upstream is None:
+            call.status = 404
+            self._reply(request, Response(404, to_json({"error": "no such source"})))
+            ledger.end(call)
+            return
+        wait, fault = self._sandbox.faults.choose(call)
+        wait += upstream.delay(request.path)
+        ask = Ask(request, upstream, call)
+        if wait or fault:
+            self._task = asyncio.get_running_loop().create_task(
+                self._serve_slowly(ask, wait, fault)
+            )
+            self._task.add_done_callback(lambda task: self._done(task, call))
+            return
+        try:
+            self._reply_to(ask, ask.real())
+        finally:
+            ledger.end(call)
+
+    async def _serve_slowly(self, ask: Ask, wait: float, fault: Fault | None) -> None:
+        answer = None if fault else ask.real()  # quotas and limits look at the time of arrival
+        if wait:
+            await asyncio.sleep(wait)
+        if fault and fault.made_of.play:
+            await fault.made_of.play(self, ask, fault.options)
+            self._transport.close()
+            return
+        if fault and fault.made_of.answer:
+            answer = fault.made_of.answer(ask, fault.options)
+        self._reply_to(ask, answer or ask.real())
+
+    def _done(self, task: asyncio.Task[None], call: Call) -> None:
+        self._sandbox.ledger.end(call)
+        self._task = None
+        if task.cancelled():
+            return
+        if task.exception():
+            self.abort()
+            task.result()  # a bug of ours: asyncio prints it
+        self._serve_waiting()
+
+    def _reply_to(self, ask: Ask, answer: Response) -> None:
+        ask.call.status = answer.status
+        self._reply(ask.request, answer)
+
+    def _reply(self, request: Request, answer: Response) -> None:
+        with_body = request.method != "HEAD"
+        self._write(answer, keep_alive=request.keep_alive, with_body=with_body)
+
+    def _write(self, answer: Response, *, keep_alive: bool, with_body: bool = True) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(answer.render(keep_alive=keep_alive, with_body=with_body))
+        if not keep_alive:
+            self._transport.close()
+
+    # The wire, for faults
+
+    async def send(self, data: bytes) -> None:
+        self._transport.write(data)
+        await self._writable.wait()
+
+    def reset(self) -> None:
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self._transport.abort()
+
+    def abort(self) -> None:
+        self._transport.abort()
