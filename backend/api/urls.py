@@ -11,8 +11,8 @@ from django.urls import include, path, re_path
 
 from core.api import both_forms, unknown_route
 from core.health import HealthView, ReadinessView
-from films.urls import film_paths
 from filmosphere import wiring
+from films.urls import film_paths
 
 urlpatterns = [
     path(

@@ -66,9 +66,7 @@ class Environment:
         """Return a whole number within the two bounds, both included."""
         value = self.text(name, str(default))
         if not re.fullmatch(r"-?[0-9]{1,12}", value) or not minimum <= int(value) <= maximum:
-            raise ImproperlyConfigured(
-                f"{name} must be a whole number from {minimum} to {maximum}"
-            )
+            raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}")
         return int(value)
 
     def seconds(self, name: str, default: float, *, maximum: float = 86_400) -> float:

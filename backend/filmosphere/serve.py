@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
+from django.db import connection
 from granian import Granian
 from granian.constants import Interfaces
 
@@ -35,14 +36,14 @@ def main() -> None:
 def banner() -> str:
     """Return the first lines of a run: what it reads from, where it stores, what to try."""
     url = f"http://localhost:{settings.PORT}"
-    database = settings.DATABASES["default"]["ENGINE"].rpartition(".")[2]
+    database = connection.vendor
     sources = (
         f"the sandbox on http://127.0.0.1:{settings.SANDBOX_PORT} (no upstream setting is given;"
         " made-up offers and trailers, no key and no network needed, loopback only)"
         if settings.SANDBOX
         else "the real ones (upstream settings are given)"
     )
-    store = "SQLite (no DATABASE_URL is given)" if database == "sqlite3" else "PostgreSQL"
+    store = "SQLite (no DATABASE_URL is given)" if database == "sqlite" else "PostgreSQL"
     redis = "used (REDIS_URL is given)" if settings.REDIS_URL else "not used (no REDIS_URL)"
     key = "made for this run" if settings.SANDBOX else "from DJANGO_SECRET_KEY"
     return "\n".join(

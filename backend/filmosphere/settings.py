@@ -154,7 +154,9 @@ AUTH_PASSWORD_VALIDATORS = [
 # --- Database and cache -----------------------------------------------------------------------
 
 DATABASES = {
-    "default": env.database("DATABASE_URL", f"sqlite:///{PROJECT_DIR / 'var' / 'filmosphere.sqlite3'}")
+    "default": env.database(
+        "DATABASE_URL", f"sqlite:///{PROJECT_DIR / 'var' / 'filmosphere.sqlite3'}"
+    )
 }
 _database = DATABASES["default"]
 _database["CONN_MAX_AGE"] = 60

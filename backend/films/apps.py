@@ -1,3 +1,5 @@
+"""The films app."""
+
 from django.apps import AppConfig
 
 

@@ -26,7 +26,7 @@ class WarningSerializer(serializers.Serializer[dict[str, Any]]):
     """Why a section is empty, or older than the rest."""
 
     section = serializers.CharField()
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]  # the base class has one too
     code = serializers.ChoiceField(
         choices=[
             "timeout",

@@ -21,7 +21,7 @@ def film_paths(
         *both_forms("search", SearchView.as_view(get_search=get_search)),
         # An id that is missing is as malformed as any other.
         path("films/", unlisted(FilmView.as_view(**film)), {"imdb_id": ""}),
-        *both_forms("films/<imdb_id>", FilmView.as_view(**film)),
-        *both_forms("films/<imdb_id>/trailer", TrailerView.as_view(**film)),
-        *both_forms("films/<imdb_id>/streaming", StreamingView.as_view(**film)),
+        *both_forms("films/<str:imdb_id>", FilmView.as_view(**film)),
+        *both_forms("films/<str:imdb_id>/trailer", TrailerView.as_view(**film)),
+        *both_forms("films/<str:imdb_id>/streaming", StreamingView.as_view(**film)),
     ]

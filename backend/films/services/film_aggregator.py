@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from core.deadline import Deadline, deadline_of
@@ -66,7 +67,9 @@ class FilmAggregatorService:
         with deadline_of(Deadline(self._deadline_seconds)):
             outcomes = self._fan_out(imdb_id, lookup)
         payload = merge(imdb_id, outcomes, stored.payload if stored else None)
-        if lookup.has_news:
+        if lookup.is_gone:
+            self._cache.forget_watchmode_title(imdb_id)
+        elif lookup.is_new:
             self._cache.save_watchmode_title(imdb_id, lookup.watchmode_id)
         # An answer without news from IMDb must not pass for a fresh one the next time.
         if not isinstance(outcomes[METADATA.name], UpstreamError):
@@ -89,7 +92,7 @@ class FilmAggregatorService:
         for name, fetch in fetches.items():
             priority = 0 if name == METADATA.name else 1
             futures[name] = self._bulkheads[sources[name]].submit(
-                lambda fetch=fetch: fetch(imdb_id), priority=priority
+                partial(fetch, imdb_id), priority=priority
             )
         return {name: _outcome(future, sources[name]) for name, future in futures.items()}
 
@@ -100,20 +103,20 @@ class _WatchmodeLookup:
     def __init__(self, watchmode: WatchmodeService, known: tuple[bool, int | None]) -> None:
         self._watchmode = watchmode
         self._is_known, self.watchmode_id = known
-        self.has_news = False
+        self.is_new = False
+        self.is_gone = False
 
     def streaming(self, imdb_id: str) -> list[dict[str, Any]]:
         """Return the offers for the film; `[]` where Watchmode does not know it."""
         if not self._is_known:
             self.watchmode_id = self._watchmode.lookup_title_id(imdb_id)
-            self.has_news = True
+            self.is_new = True
         if self.watchmode_id is None:
             return []
         try:
             return self._watchmode.get_streaming_sources(self.watchmode_id)
         except UpstreamNotFound:
-            # The number is gone: the next fetch looks it up again.
-            self.watchmode_id, self.has_news = None, True
+            self.is_gone = True
             return []
 
 

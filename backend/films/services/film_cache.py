@@ -85,7 +85,9 @@ class FilmCacheService:
     def watchmode_title(self, imdb_id: str) -> WatchmodeTitle | None:
         """Return what a look-up in the last month found; None where there was none."""
         since = self._now() - self._watchmode_id_ttl
-        return WatchmodeTitle.objects.filter(imdb_id=imdb_id, looked_up_at__gt=since).first()
+        known: WatchmodeTitle | None
+        known = WatchmodeTitle.objects.filter(imdb_id=imdb_id, looked_up_at__gt=since).first()
+        return known
 
     def save_watchmode_title(self, imdb_id: str, watchmode_id: int | None) -> None:
         """Remember the result of a look-up; None that Watchmode does not know the film."""
@@ -93,6 +95,10 @@ class FilmCacheService:
             imdb_id=imdb_id,
             defaults={"watchmode_id": watchmode_id, "looked_up_at": self._now()},
         )
+
+    def forget_watchmode_title(self, imdb_id: str) -> None:
+        """Have the number looked up again: Watchmode does not know the remembered one any more."""
+        WatchmodeTitle.objects.filter(imdb_id=imdb_id).delete()
 
     def release_connection(self) -> None:
         """Give the thread's database connection back before a wait for the network."""

@@ -12,9 +12,7 @@ from core.services.imdb_service import IMDbService
 class FilmSearchService:
     """Finds titles by text at IMDb, within `deadline_seconds`."""
 
-    def __init__(
-        self, *, imdb: IMDbService, bulkhead: Bulkhead, deadline_seconds: float
-    ) -> None:
+    def __init__(self, *, imdb: IMDbService, bulkhead: Bulkhead, deadline_seconds: float) -> None:
         self._imdb = imdb
         self._bulkhead = bulkhead
         self._deadline_seconds = deadline_seconds

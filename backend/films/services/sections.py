@@ -36,6 +36,7 @@ SECTIONS = (
 )
 
 _SENTENCES = {
+    "not_found": "The source says that there is no such title.",
     "timeout": "The source did not answer in time.",
     "unavailable": "The source could not be reached.",
     "rate_limited": "The source asked us to slow down.",
