@@ -52,6 +52,9 @@ WATCHMODE_REGION = env.pattern("WATCHMODE_REGION", "TR", "[A-Z]{2}", "two capita
 HTTP_TIMEOUT = env.seconds("HTTP_TIMEOUT", 10, maximum=600)
 HTTP_RETRIES = env.integer("HTTP_RETRIES", 3, minimum=1, maximum=10)
 FETCH_DEADLINE = env.seconds("FETCH_DEADLINE", 15, maximum=600)
+# IMDbAPI.dev refuses bursts; its stand-in, as started, does not.
+IMDBAPI_RATE = env.calls_in_seconds("IMDBAPI_RATE", "" if SANDBOX else "8/5")
+KINO_DAILY_LIMIT = env.integer("KINO_DAILY_LIMIT", 1000)
 IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=64)
 KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=64)
 WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=64)
@@ -59,11 +62,12 @@ WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maxim
 # --- What is kept, and for how long -----------------------------------------------------------
 
 CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
-WATCHMODE_ID_TTL = timedelta(days=30)
+PARTIAL_RETRY = timedelta(seconds=env.seconds("PARTIAL_RETRY_SECONDS", 300))
 
 # --- Limits for callers -----------------------------------------------------------------------
 
 SEARCH_THROTTLE_RATE = env.rate("SEARCH_THROTTLE_RATE", "60/min")
+FILM_MISS_THROTTLE_RATE = env.rate("FILM_MISS_THROTTLE_RATE", "60/min")
 NUM_PROXIES = env.integer("NUM_PROXIES", 0, maximum=16)
 
 # --- Django -----------------------------------------------------------------------------------
@@ -91,7 +95,11 @@ if SANDBOX and HOST not in {"127.0.0.1", "localhost", "::1"}:
         "set IMDBAPI_BASE and the others to serve real films"
     )
 WORKERS = env.integer("WORKERS", 1, minimum=1, maximum=64)
-BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=1, maximum=512)
+BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=2, maximum=512)
+# Below the number of threads, so that films in the cache never wait for films that are not.
+COLD_CONCURRENCY = env.integer(
+    "COLD_CONCURRENCY", max(1, BLOCKING_THREADS * 3 // 4), minimum=1, maximum=BLOCKING_THREADS - 1
+)
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -170,7 +178,11 @@ if str(_database["ENGINE"]).endswith("sqlite3"):
     }
     (PROJECT_DIR / "var").mkdir(exist_ok=True)
 else:
-    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"}
+    _given = _database.get("OPTIONS")
+    # What DATABASE_URL says after its question mark, such as sslmode=require, holds.
+    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"} | (
+        _given if isinstance(_given, dict) else {}
+    )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -12,6 +12,7 @@ from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from core.api import ErrorSerializer, JSONView
+from core.errors import Overloaded
 from core.imdb_id import parse_imdb_id
 from core.search_text import parse_search_text
 from films.serializers import (
@@ -31,18 +32,33 @@ def _not_wired() -> Any:
     raise ImproperlyConfigured("as_view() was not given the service that this view needs")
 
 
-class SearchThrottle(SimpleRateThrottle):
-    """Counts the searches of a client address; the rate is `SEARCH_THROTTLE_RATE`."""
+class _AddressThrottle(SimpleRateThrottle):
+    """Counts something per client address; `rate_setting` names the setting with the rate."""
 
-    scope = "search"
+    rate_setting: str
 
     def get_rate(self) -> str | None:
         """Return the rate, None for no limit."""
-        return settings.SEARCH_THROTTLE_RATE
+        rate: str | None = getattr(settings, self.rate_setting)
+        return rate
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
-        """Return the key under which this client's searches are counted."""
-        return f"throttle_search_{self.get_ident(request)}"
+        """Return the key under which this client is counted."""
+        return f"throttle_{self.scope}_{self.get_ident(request)}"
+
+
+class SearchThrottle(_AddressThrottle):
+    """Counts searches."""
+
+    scope = "search"
+    rate_setting = "SEARCH_THROTTLE_RATE"
+
+
+class MissThrottle(_AddressThrottle):
+    """Counts films that were not in the cache."""
+
+    scope = "miss"
+    rate_setting = "FILM_MISS_THROTTLE_RATE"
 
 
 class SearchView(JSONView):
@@ -67,7 +83,16 @@ class _FilmView(JSONView):
     get_aggregator: Callable[[], FilmAggregatorService] = staticmethod(_not_wired)
 
     def payload(self, imdb_id: str) -> dict[str, Any]:
-        return self.get_aggregator().fetch_and_cache(parse_imdb_id(imdb_id))
+        return self.get_aggregator().film(parse_imdb_id(imdb_id), before_fetch=self._count_miss)
+
+    def _count_miss(self) -> None:
+        throttle = MissThrottle()
+        if not throttle.allow_request(self.request, self):
+            raise Overloaded(
+                "Too many films at once that are not in the cache: come back a little later.",
+                retry_after=throttle.wait() or 1,
+                is_callers_fault=True,
+            )
 
 
 class FilmView(_FilmView):

@@ -7,7 +7,7 @@ empty lists too, and nothing is ever null.
 
 from typing import Any
 
-from core.errors import UpstreamBadAnswer
+from core.errors import UpstreamError, UpstreamNotFound, UpstreamRateLimited
 from core.services.upstream import UpstreamService, path_segment
 
 # The largest page there is; without it a page has 20 rows.
@@ -31,8 +31,8 @@ class IMDbService(UpstreamService):
         (`{url, width, height}`), `startYear`, `endYear`, `rating`.
         Source: `GET /search/titles`.
         """
-        answer = self._get("/search/titles", params={"query": query, "limit": _SEARCH_RESULTS})
-        titles = self._rows(self._object(answer).get("titles"))
+        answer = self._ask("/search/titles", {"query": query, "limit": _SEARCH_RESULTS})
+        titles = self._rows(answer.get("titles"))
         return [title for title in titles if isinstance(title.get("id"), str)]
 
     def get_metadata(self, imdb_id: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class IMDbService(UpstreamService):
         title = self._section(imdb_id, "")
         name = title.get("primaryTitle")
         if title.get("id") != imdb_id or not isinstance(name, str) or not name.strip():
-            raise UpstreamBadAnswer(self.source, "bad_shape")
+            raise self._unusable("bad_shape")
         return title
 
     def get_credits(self, imdb_id: str) -> dict[str, Any]:
@@ -96,7 +96,21 @@ class IMDbService(UpstreamService):
         rows: str | None = None,
         params: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        answer = self._object(self._get(f"/titles/{path_segment(imdb_id)}{part}", params=params))
+        answer = self._ask(f"/titles/{path_segment(imdb_id)}{part}", params)
         if rows:
             self._rows(answer.get(rows))
         return answer
+
+    def _ask(self, path: str, params: dict[str, str] | None) -> dict[str, Any]:
+        answer = self._object(self._get(path, params=params))
+        # Empty lists are left out: without this an error would pass for a title without rows.
+        if "code" in answer and "message" in answer:
+            raise self._error_within_200(answer["code"])
+        return answer
+
+    def _error_within_200(self, grpc_code: Any) -> UpstreamError:
+        if grpc_code == 5:
+            return UpstreamNotFound(self.source, "not_found")
+        if grpc_code == 8:
+            return UpstreamRateLimited(self.source, "rate_limited")
+        return self._unusable("bad_shape")

@@ -1,10 +1,14 @@
 """Hand-written stand-ins for what the film services are given."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from core.budgets import UpstreamBudgets
 from core.errors import UpstreamError
 from core.services.bulkhead import Bulkhead
+from core.services.gate import Gate
+from films.services.film_cache import StoredFilm
 
 INCEPTION = "tt1375666"
 
@@ -99,6 +103,10 @@ class FakeAggregator:
         self.asked: list[str] = []
 
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
+        return self.film(imdb_id)
+
+    def film(self, imdb_id: str, *, before_fetch: Callable[[], None] = lambda: None) -> dict:
+        before_fetch()
         self.asked.append(imdb_id)
         if isinstance(self._outcome, Exception):
             raise self._outcome
@@ -117,6 +125,32 @@ class FakeSearch:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
+
+
+class FakeUpkeep:
+    """Remembers which films it was told of."""
+
+    def __init__(self) -> None:
+        self.considered: list[str] = []
+        self.completed: list[str] = []
+
+    def consider(self, imdb_id: str, stored: StoredFilm) -> None:
+        self.considered.append(imdb_id)
+
+    def complete(self, imdb_id: str) -> None:
+        self.completed.append(imdb_id)
+
+    def tend(self, imdb_id: str, *, is_due: bool) -> bool:
+        raise NotImplementedError
+
+
+def budgets(clock: Clock, **options: Any) -> UpstreamBudgets:
+    gates = {
+        name: Gate(name, shared=True, now=clock) for name in ("imdbapi", "kinocheck", "watchmode")
+    }
+    return UpstreamBudgets(
+        **{"gates": gates, "paces": {}, "quotas": {}, "probe_seconds": 5, "now": clock} | options
+    )
 
 
 def bulkheads() -> dict[str, Bulkhead]:
