@@ -89,7 +89,7 @@ class Gate:
         self._closure: Closure | None = None
         self._failures = 0
         self._probe_granted = False
-        self._probing = False
+        self._prober: int | None = None
         self._news = False
         self._attempts = 0
         self._account: tuple[int, int] | None = None
@@ -109,8 +109,8 @@ class Gate:
                     self._probe_granted = True
                 if not self._probe_granted:
                     raise self._error(closure)
-                if not self._probing:
-                    self._probing = True
+                if self._prober is None:
+                    self._prober = threading.get_ident()
                     return True
                 if not self._changed.wait(time_left(threading.TIMEOUT_MAX)):
                     raise DeadlineExceeded(self.source, "deadline")
@@ -119,11 +119,13 @@ class Gate:
         """Tell that the source answered: it is open."""
         with self._changed:
             self._attempts += 1
-            self._failures = 0
-            if self._closure is not None:
+            # An answer to a call made before the source was closed does not open it.
+            if self._closure is None or self._is_probe():
+                self._failures = 0
+            if self._is_probe():
                 self._closure = None
                 self._news = True
-            self._end_probe()
+                self._end_probe()
 
     def record_failure(self, error: UpstreamError) -> None:
         """Tell that an attempt failed; closes the source where its policy says so."""
@@ -133,14 +135,16 @@ class Gate:
             seconds = self._seconds_closed(error)
             if seconds is not None:
                 self._close(seconds, error.code)
-            elif self._closure is not None:
+            elif self._closure is not None and self._is_probe():
                 self._close(self._policy.pause, self._closure.code)
-            self._end_probe()
+            if self._is_probe():
+                self._end_probe()
 
     def abandon(self) -> None:
         """Tell that an admitted call was not made after all, or says nothing about the source."""
         with self._changed:
-            self._end_probe()
+            if self._is_probe():
+                self._end_probe()
 
     def note_account(self, limit: int, used: int) -> None:
         """Tell what the source itself says of our quota: calls granted, and calls used of them."""
@@ -150,12 +154,14 @@ class Gate:
     def adopt(self, closure: Closure | None, *, probe: bool) -> None:
         """Take over what all processes agreed on; `probe` lets the next call of ours try."""
         with self._changed:
-            if self._news or self._probing:
+            if self._news or self._prober is not None:
                 return
             if closure is None and self._closure is not None:
                 self._failures = 0
+            # A right to probe that was granted and not used yet outlives another look.
+            keeps_grant = self._probe_granted and closure == self._closure
             self._closure = closure
-            self._probe_granted = probe and closure is not None
+            self._probe_granted = closure is not None and (probe or keeps_grant)
             self._changed.notify_all()
 
     @property
@@ -196,7 +202,7 @@ class Gate:
 
     def _backed_off(self, base: float, code: str) -> float:
         last = self._closure
-        strikes = last.strikes if last and last.code == code and self._probing else 0
+        strikes = last.strikes if last and last.code == code and self._is_probe() else 0
         doubled = min(base * 2**strikes, self._policy.longest)
         return float(doubled * (1 + self._jitter() / 10))
 
@@ -204,7 +210,7 @@ class Gate:
         until = self._now() + timedelta(seconds=seconds)
         last = self._closure
         strikes = 1
-        if last and self._probing:
+        if last and self._is_probe():
             strikes = last.strikes + 1 if last.code == code else 1
         elif last:
             # Seven calls refused together are one refusal: the longest wait stands.
@@ -214,8 +220,12 @@ class Gate:
         self._closure = Closure(until, code, strikes)
         self._news = True
 
+    def _is_probe(self) -> bool:
+        """Whether the call of this thread is the probe; a call begins and ends in one thread."""
+        return self._prober == threading.get_ident()
+
     def _end_probe(self) -> None:
-        self._probing = False
+        self._prober = None
         self._probe_granted = False
         self._changed.notify_all()
 
