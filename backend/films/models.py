@@ -25,6 +25,32 @@ class Film(models.Model):
         return f"{self.imdb_id} {self.title}"
 
 
+class FilmBody(models.Model):
+    """The payload of a film as clients get it, plain and compressed, so that a hit renders nothing.
+
+    It is that of the film's row as of `rendered_for`, the row's `updated_at`; else it is out of
+    date.
+    """
+
+    film = models.OneToOneField(
+        Film,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        to_field="imdb_id",
+        db_column="imdb_id",
+        related_name="rendered",
+    )
+    rendered_for = models.DateTimeField()
+    version = models.CharField(max_length=32)
+    body = models.BinaryField()
+    gzipped = models.BinaryField()
+    has_warnings = models.BooleanField()
+    needs_repair = models.BooleanField()
+
+    def __str__(self) -> str:
+        return f"{self.film_id} {self.version}"
+
+
 class FilmFetch(models.Model):
     """What is known about fetching a film, beside what was fetched.
 

@@ -22,8 +22,10 @@ from core.services.single_flight import SingleFlight
 from core.utils.logging import film_id
 from films.models import FilmFetch
 from films.services.fetch_register import FetchRegister
+from films.services.film_answer import FilmAnswer, FilmCopy, Origin
 from films.services.film_cache import FilmCacheService, StoredFilm
 from films.services.film_fetcher import FilmFetcher
+from films.services.rendering import render
 from films.services.sections import METADATA, as_stale
 from films.services.upkeep import Upkeep
 
@@ -70,35 +72,46 @@ class FilmAggregatorService:
         IMDb knows no such title, `Overloaded` where too many films are being fetched already, and
         another `UpstreamError` where a source could not tell and nothing is stored.
         """
-        return self.film(imdb_id)
+        return self.answer(imdb_id).payload
 
-    def film(
-        self, imdb_id: str, *, before_fetch: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        """Do as `fetch_and_cache`; on a miss, `before_fetch` may refuse by raising `Overloaded`."""
+    def answer(
+        self,
+        imdb_id: str,
+        *,
+        gzipped: bool = False,
+        before_fetch: Callable[[], None] = lambda: None,
+    ) -> FilmAnswer:
+        """Do as `fetch_and_cache`, and return the payload as bytes, plain or `gzipped`.
+
+        On a miss, `before_fetch` may refuse by raising `Overloaded`.
+        """
         film_id.set(imdb_id)
+        hit = self._cache.hit(imdb_id, gzipped=gzipped)
+        if hit:
+            self._upkeep.consider(imdb_id, age=hit.age, needs_repair=hit.needs_repair)
+            return hit.answer
+        copy = self._miss(imdb_id, before_fetch)
+        return copy.answer(gzipped=gzipped, now=self._now(), ttl=self._cache.ttl)
+
+    def _miss(self, imdb_id: str, before_fetch: Callable[[], None]) -> FilmCopy:
         stored = self._cache.load(imdb_id)
-        if stored and stored.is_fresh:
-            self._upkeep.consider(imdb_id, stored)
-            return stored.payload
+        entry = self._register.entry(imdb_id)
+        self._raise_if_missing(entry, stored)
+        if stored and entry.retry_at and entry.retry_at > self._now():
+            return _stale(stored)
         try:
-            return self._miss(imdb_id, stored, before_fetch)
+            before_fetch()
+            return self._fetch_once(imdb_id, stored)
         except UpstreamNotFound:
             raise
         except (UpstreamError, Overloaded) as exc:
             if stored is None:
                 raise
             logger.warning("an expired film is shown", extra={"outcome": type(exc).__name__})
-            return as_stale(stored.payload)
+            return _stale(stored)
 
-    def _miss(
-        self, imdb_id: str, stored: StoredFilm | None, before_fetch: Callable[[], None]
-    ) -> dict[str, Any]:
-        entry = self._register.entry(imdb_id)
-        self._raise_if_missing(entry, stored)
-        if stored and entry.retry_at and entry.retry_at > self._now():
-            return as_stale(stored.payload)
-        before_fetch()
+    def _fetch_once(self, imdb_id: str, stored: StoredFilm | None) -> FilmCopy:
+        """Fetch the film in this thread or wait for the one that does."""
         if not self._cold_slots.acquire(blocking=False):
             raise Overloaded("Too many films are being fetched right now.", retry_after=1)
         try:
@@ -107,7 +120,7 @@ class FilmAggregatorService:
         finally:
             self._cold_slots.release()
 
-    def _lead(self, imdb_id: str, stored: StoredFilm | None) -> dict[str, Any]:
+    def _lead(self, imdb_id: str, stored: StoredFilm | None) -> FilmCopy:
         """Fetch for all who wait in this process, or wait for the process that does already."""
         asked_at = self._now()
         while (lease := self._register.acquire(imdb_id)) is None:
@@ -117,7 +130,7 @@ class FilmAggregatorService:
             self._sleep(time_left(_POLL_SECONDS))
             stored = self._cache.load(imdb_id)
             if stored and stored.is_fresh:
-                return stored.payload
+                return _copy(stored)
             entry = self._register.entry(imdb_id)
             self._raise_if_missing(entry, stored)
             if entry.failure and entry.ended_at and entry.ended_at >= asked_at:
@@ -126,12 +139,21 @@ class FilmAggregatorService:
         stored = self._cache.load(imdb_id)
         if stored and stored.is_fresh:
             self._register.finish(lease)
-            return stored.payload
+            return _copy(stored)
         fetched = self._fetcher.fetch(lease, stored)
         if fetched.is_cut_off:
             self._upkeep.complete(imdb_id)
-        return fetched.payload
+        origin = Origin.FETCHED if fetched.is_fresh else Origin.STALE
+        return FilmCopy(fetched.rendering, fetched.cached_at, origin)
 
     def _raise_if_missing(self, entry: FilmFetch, stored: StoredFilm | None) -> None:
         if self._fetcher.is_missing(entry, stored):
             raise UpstreamNotFound(METADATA.source, "remembered")
+
+
+def _copy(stored: StoredFilm) -> FilmCopy:
+    return FilmCopy(render(stored.payload), stored.cached_at, Origin.HIT)
+
+
+def _stale(stored: StoredFilm) -> FilmCopy:
+    return FilmCopy(render(as_stale(stored.payload)), stored.cached_at, Origin.STALE)

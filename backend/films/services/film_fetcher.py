@@ -15,6 +15,7 @@ from films.models import FilmFetch
 from films.services.fan_out import IN_LINE, FanOut, WatchmodeNumber
 from films.services.fetch_register import FetchRegister, Lease
 from films.services.film_cache import FilmCacheService, StoredFilm
+from films.services.rendering import Rendering, render
 from films.services.sections import METADATA, SECTIONS, Outcome, merge
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,16 @@ class MemoryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The payload that came of a fetch, and whether sections are still in line for their source."""
+    """What came of a fetch: the payload, its bytes, and since when it is good.
+
+    `is_fresh` tells that metadata is news of now, or was not asked for; `is_cut_off` that sections
+    are still in line for their source.
+    """
 
     payload: dict[str, Any]
+    rendering: Rendering
+    cached_at: datetime
+    is_fresh: bool
     is_cut_off: bool
 
 
@@ -112,21 +120,27 @@ class FilmFetcher:
             self._write(partial(self._register.finish, lease, **findings))
             raise
         metadata = outcomes.get(METADATA.name)
-        is_as_old = metadata is None or isinstance(metadata, UpstreamError)
-        cached_at = stored.cached_at if stored and is_as_old else self._now()
-        self._write(partial(self._store, lease, payload, cached_at, findings))
-        return Fetched(payload, is_cut_off=any(_is_in_line(o) for o in outcomes.values()))
+        failed = isinstance(metadata, UpstreamError)
+        keeps_age = stored is not None and (failed or metadata is None)
+        fetched = Fetched(
+            payload=payload,
+            rendering=render(payload),
+            cached_at=stored.cached_at if stored and keeps_age else self._now(),
+            is_fresh=not failed,
+            is_cut_off=any(_is_in_line(outcome) for outcome in outcomes.values()),
+        )
+        self._write(partial(self._store, lease, fetched, findings))
+        return fetched
 
-    def _store(
-        self,
-        lease: Lease,
-        payload: dict[str, Any],
-        cached_at: datetime | None,
-        findings: dict[str, Any],
-    ) -> None:
+    def _store(self, lease: Lease, fetched: Fetched, findings: dict[str, Any]) -> None:
         with transaction.atomic():
             if self._register.finish(lease, **findings):
-                self._cache.store(lease.imdb_id, payload, cached_at=cached_at)
+                self._cache.store(
+                    lease.imdb_id,
+                    fetched.payload,
+                    cached_at=fetched.cached_at,
+                    rendering=fetched.rendering,
+                )
             else:
                 logger.warning("a newer fetch came first", extra={"outcome": "lease_lost"})
 

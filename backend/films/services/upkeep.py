@@ -74,10 +74,13 @@ class Upkeep:
         self._offered: OrderedDict[str, float] = OrderedDict()
         self._reads: OrderedDict[str, int] = OrderedDict()
 
-    def consider(self, imdb_id: str, stored: StoredFilm) -> None:
-        """See, on a hit, whether the film needs something; takes microseconds, never raises."""
-        needs_refresh = stored.age >= refresh_age(imdb_id) and self._is_hot(imdb_id)
-        if (needs_refresh or repairable(stored.payload)) and not self._was_offered(imdb_id):
+    def consider(self, imdb_id: str, *, age: float, needs_repair: bool) -> None:
+        """See, on a hit, whether the film needs something; takes microseconds, never raises.
+
+        `age` is the part of the film's time to live that is over.
+        """
+        needs_refresh = age >= refresh_age(imdb_id) and self._is_hot(imdb_id)
+        if (needs_refresh or needs_repair) and not self._was_offered(imdb_id):
             self._offer(_Job(imdb_id, is_due=False))
 
     def complete(self, imdb_id: str) -> None:

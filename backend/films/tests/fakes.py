@@ -8,7 +8,8 @@ from core.budgets import UpstreamBudgets
 from core.errors import UpstreamError
 from core.services.bulkhead import Bulkhead
 from core.services.gate import Gate
-from films.services.film_cache import StoredFilm
+from films.services.film_answer import FilmAnswer, FilmCopy, Origin
+from films.services.rendering import render
 
 INCEPTION = "tt1375666"
 
@@ -101,16 +102,25 @@ class FakeAggregator:
     def __init__(self, outcome: dict[str, Any] | Exception) -> None:
         self._outcome = outcome
         self.asked: list[str] = []
+        self.origin = Origin.HIT
 
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
-        return self.film(imdb_id)
+        return self.answer(imdb_id).payload
 
-    def film(self, imdb_id: str, *, before_fetch: Callable[[], None] = lambda: None) -> dict:
+    def answer(
+        self,
+        imdb_id: str,
+        *,
+        gzipped: bool = False,
+        before_fetch: Callable[[], None] = lambda: None,
+    ) -> FilmAnswer:
         before_fetch()
         self.asked.append(imdb_id)
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        return self._outcome
+        now = Clock().time
+        copy = FilmCopy(render(self._outcome), now - timedelta(hours=1), self.origin)
+        return copy.answer(gzipped=gzipped, now=now, ttl=timedelta(hours=24))
 
 
 class FakeSearch:
@@ -134,7 +144,7 @@ class FakeUpkeep:
         self.considered: list[str] = []
         self.completed: list[str] = []
 
-    def consider(self, imdb_id: str, stored: StoredFilm) -> None:
+    def consider(self, imdb_id: str, *, age: float, needs_repair: bool) -> None:
         self.considered.append(imdb_id)
 
     def complete(self, imdb_id: str) -> None:
