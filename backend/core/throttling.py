@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpResponseBase
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle, SimpleRateThrottle
 from rest_framework.views import APIView
 
@@ -20,6 +20,8 @@ class AddressThrottle(SimpleRateThrottle):
     """
 
     rate_setting: str
+    num_requests: int
+    duration: int
 
     def get_rate(self) -> str | None:
         """Return the rate, None for no limit."""
@@ -61,10 +63,10 @@ class ThrottledView(JSONView):
         self._throttle = throttle
 
     def finalize_response(
-        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
         """Return the answer with the headers of the throttle that counted it."""
-        finished: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
+        finished = super().finalize_response(request, response, *args, **kwargs)
         throttle = getattr(self, "_throttle", None)
         if isinstance(throttle, AddressThrottle):
             for name, value in throttle.headers().items():

@@ -119,6 +119,16 @@ class Environment:
         """Return the parts of a comma-separated list, without blanks and empty parts."""
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
+    def origins(self, name: str) -> list[str]:
+        """Return web origins: scheme, host and port, without path."""
+        origins = self.items(name)
+        for origin in origins:
+            if not _is_base_url(origin) or urlsplit(origin).path:
+                raise ImproperlyConfigured(
+                    f"{name} must list origins such as https://app.example, comma-separated"
+                )
+        return origins
+
     def base_url(self, name: str, default: str) -> str:
         """Return an http(s) URL without trailing slash, query, fragment or credentials."""
         value = self.text(name, default)

@@ -110,6 +110,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.socialaccount",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "core",
@@ -118,6 +119,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "core.middleware.RequestContextMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -225,6 +227,23 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 X_FRAME_OPTIONS = "DENY"
 # TLS, the redirect to it and HSTS belong to the proxy that holds the certificate.
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
+
+# --- Browsers on other origins ----------------------------------------------------------------
+
+CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
+CORS_ALLOW_HEADERS = ("accept", "content-type", "if-none-match", "x-correlation-id")
+# Without this list a page can read none of them.
+CORS_EXPOSE_HEADERS = (
+    "Age",
+    "Cache-Status",
+    "ETag",
+    "Retry-After",
+    "X-Correlation-ID",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
 
 # --- Time and language ------------------------------------------------------------------------
 

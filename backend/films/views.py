@@ -21,8 +21,8 @@ from films.serializers import (
     StreamingSerializer,
     TrailerSerializer,
 )
-from films.services.film_answer import FilmAnswer
 from films.services.film_aggregator import FilmAggregatorService
+from films.services.film_answer import FilmAnswer
 from films.services.film_search import FilmSearchService
 
 _FILM_ERRORS = dict.fromkeys((400, 404, 405, 502, 503), ErrorSerializer)

@@ -305,4 +305,3 @@ def _causes(exc: BaseException) -> list[BaseException]:
             break
         chain.append(exc)
     return chain
-

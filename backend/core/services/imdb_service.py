@@ -5,14 +5,39 @@ https://api.tiffara.com serves the same one. Fields with a zero value are left o
 empty lists too, and nothing is ever null.
 """
 
+import logging
 from typing import Any
 
 from core.errors import UpstreamError, UpstreamNotFound, UpstreamRateLimited
 from core.services.upstream import UpstreamService, path_segment
 
+logger = logging.getLogger(__name__)
+
 # The largest page there is; without it a page has 20 rows.
 _LARGEST_PAGE = {"pageSize": "50"}
 _SEARCH_RESULTS = "20"
+
+# What the document says of the fields that clients compute with or put on a screen.
+_FIELD_TYPES: dict[str, type] = {
+    "type": str,
+    "isAdult": bool,
+    "originalTitle": str,
+    "primaryImage": dict,
+    "startYear": int,
+    "endYear": int,
+    "runtimeSeconds": int,
+    "genres": list,
+    "rating": dict,
+    "metacritic": dict,
+    "plot": str,
+    "directors": list,
+    "writers": list,
+    "stars": list,
+    "originCountries": list,
+    "spokenLanguages": list,
+    "interests": list,
+}
+_LONGEST_URL = 2000
 
 
 class IMDbService(UpstreamService):
@@ -114,3 +139,29 @@ class IMDbService(UpstreamService):
         if grpc_code == 8:
             return UpstreamRateLimited(self.source, "rate_limited")
         return self._unusable("bad_shape")
+
+
+def _well_typed(title: dict[str, Any]) -> dict[str, Any]:
+    """Return the title without fields of another type than documented, and with a sound poster."""
+    kept = {name: value for name, value in title.items() if _has_its_type(name, value)}
+    image = kept.get("primaryImage")
+    if image and "url" in image and not _is_web_address(image["url"]):
+        kept["primaryImage"] = {name: value for name, value in image.items() if name != "url"}
+    if kept != title:
+        logger.warning("fields left out", extra={"source": "imdbapi", "outcome": "bad_shape"})
+    return kept
+
+
+def _has_its_type(name: str, value: Any) -> bool:
+    expected = _FIELD_TYPES.get(name)
+    if expected is int and isinstance(value, bool):
+        return False
+    return expected is None or isinstance(value, expected)
+
+
+def _is_web_address(url: Any) -> bool:
+    return (
+        isinstance(url, str)
+        and len(url) <= _LONGEST_URL
+        and url.startswith(("http://", "https://"))
+    )

@@ -30,9 +30,7 @@ class KinoCheckService(UpstreamService):
     ) -> None:
         super().__init__(http=http, base_url=base_url, gate=gate)
         self._language = language
-        self._headers = (
-            {"X-Api-Key": api_key, "X-Api-Host": "api.kinocheck.com"} if api_key else {}
-        )
+        self._headers = {"X-Api-Key": api_key, "X-Api-Host": "api.kinocheck.com"} if api_key else {}
 
     def get_trailer(self, imdb_id: str) -> dict[str, Any] | None:
         """Return the trailer that the editors picked, None where they have none.

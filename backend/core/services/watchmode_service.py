@@ -116,5 +116,3 @@ def _account(headers: Mapping[str, str]) -> tuple[int, int] | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
