@@ -79,6 +79,10 @@ class Environment:
             raise ImproperlyConfigured(f"{name} must be a number over 0 and at most {maximum:g}")
         return float(value)
 
+    def seconds_or_none(self, name: str, default: float) -> float:
+        """Return a number of seconds as `seconds` does, or 0 for never."""
+        return 0.0 if self.text(name, str(default)) == "0" else self.seconds(name, default)
+
     def choice(self, name: str, default: str, options: tuple[str, ...]) -> str:
         """Return one of `options`, compared without regard to case."""
         value = self.text(name, default)

@@ -62,6 +62,7 @@ WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maxim
 # --- What is kept, and for how long -----------------------------------------------------------
 
 CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
+HOT_SECONDS = env.seconds_or_none("HOT_SECONDS", 1)
 PARTIAL_RETRY = timedelta(seconds=env.seconds("PARTIAL_RETRY_SECONDS", 300))
 
 # --- Limits for callers -----------------------------------------------------------------------
@@ -120,6 +121,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "core.middleware.RequestContextMiddleware",
     "corsheaders.middleware.CorsMiddleware",
+    # A hit goes no further: what follows is about pages, forms and accounts.
+    "filmosphere.wiring.cached_film_middleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

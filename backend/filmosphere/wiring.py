@@ -4,12 +4,15 @@ Each object is made when it is first asked for and lives as long as the process,
 forks its workers shares no socket between them.
 """
 
+import re
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from threading import BoundedSemaphore
 
 import httpx
 from django.conf import settings
+from django.http import HttpRequest, HttpResponse
 
 from core.budgets import Pace, Quota, UpstreamBudgets
 from core.services.bulkhead import Bulkhead
@@ -18,6 +21,7 @@ from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.watchmode_service import WatchmodeService
+from films.middleware import CachedFilmMiddleware
 from films.services.fan_out import FanOut
 from films.services.fetch_register import FetchRegister
 from films.services.film_aggregator import FilmAggregatorService
@@ -106,7 +110,7 @@ def cold_slots() -> BoundedSemaphore:
 @cache
 def film_cache() -> FilmCacheService:
     """Return the stored films."""
-    return FilmCacheService(ttl=settings.CACHE_TTL)
+    return FilmCacheService(ttl=settings.CACHE_TTL, hot_seconds=settings.HOT_SECONDS)
 
 
 @cache
@@ -166,4 +170,15 @@ def film_aggregator() -> FilmAggregatorService:
         upkeep=upkeep(),
         cold_slots=cold_slots(),
         deadline_seconds=settings.FETCH_DEADLINE,
+    )
+
+
+def cached_film_middleware(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> CachedFilmMiddleware:
+    """Return the middleware for `GET /api/films/{imdb_id}`."""
+    return CachedFilmMiddleware(
+        get_response,
+        path=re.compile(r"/api/films/(tt[0-9]{1,18})/?", re.ASCII),
+        get_aggregator=film_aggregator,
     )

@@ -6,11 +6,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.http import parse_etags
 from rest_framework.request import Request
 
 from films.services.film_answer import FilmAnswer, Origin
+
+# REST framework's request stands in for Django's.
+SomeRequest = HttpRequest | Request
 
 # How long a cache may keep what is to be better soon.
 SHORT_SECONDS = 30
@@ -18,16 +21,16 @@ SHORT_SECONDS = 30
 STALE_IF_ERROR_SECONDS = 86_400
 
 
-def accepts_gzip(request: Request) -> bool:
+def accepts_gzip(request: SomeRequest) -> bool:
     """Whether the client takes gzip, by its `Accept-Encoding`."""
-    for item in request.headers.get("Accept-Encoding", "").lower().split(","):
+    for item in request.META.get("HTTP_ACCEPT_ENCODING", "").lower().split(","):
         coding, _, weight = item.replace(" ", "").partition(";")
         if coding in {"gzip", "x-gzip"}:
             return not re.fullmatch(r"q=0(\.0{0,3})?", weight)
     return False
 
 
-def film_response(request: Request, answer: FilmAnswer) -> HttpResponse:
+def film_response(request: SomeRequest, answer: FilmAnswer) -> HttpResponse:
     """Return the answer, or 304 where `If-None-Match` names its version in either coding."""
     plain, gzipped = f'"{answer.version}"', f'"{answer.version}-gzip"'
     headers = {
@@ -38,7 +41,7 @@ def film_response(request: Request, answer: FilmAnswer) -> HttpResponse:
         "Vary": "Accept-Encoding",
     }
     asked = {
-        tag.removeprefix("W/") for tag in parse_etags(request.headers.get("If-None-Match", ""))
+        tag.removeprefix("W/") for tag in parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
     }
     if asked & {plain, gzipped, "*"}:
         return HttpResponse(status=304, headers=headers)

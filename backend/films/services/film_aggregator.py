@@ -85,13 +85,20 @@ class FilmAggregatorService:
 
         On a miss, `before_fetch` may refuse by raising `Overloaded`.
         """
-        film_id.set(imdb_id)
-        hit = self._cache.hit(imdb_id, gzipped=gzipped)
+        hit = self.hit(imdb_id, gzipped=gzipped)
         if hit:
-            self._upkeep.consider(imdb_id, age=hit.age, needs_repair=hit.needs_repair)
-            return hit.answer
+            return hit
         copy = self._miss(imdb_id, before_fetch)
         return copy.answer(gzipped=gzipped, now=self._now(), ttl=self._cache.ttl)
+
+    def hit(self, imdb_id: str, *, gzipped: bool = False) -> FilmAnswer | None:
+        """Return the answer for a film that is stored and fresh, else None; asks no source."""
+        film_id.set(imdb_id)
+        hit = self._cache.hit(imdb_id, gzipped=gzipped)
+        if hit is None:
+            return None
+        self._upkeep.consider(imdb_id, age=hit.age, needs_repair=hit.needs_repair)
+        return hit.answer
 
     def _miss(self, imdb_id: str, before_fetch: Callable[[], None]) -> FilmCopy:
         stored = self._cache.load(imdb_id)

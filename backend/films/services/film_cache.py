@@ -1,5 +1,6 @@
 """The stored films: the only place that touches their rows."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -7,7 +8,8 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F, Q
 from django.utils.timezone import now as utc_now
 
 from films.models import Film, FilmBody
@@ -18,6 +20,9 @@ _TITLE_LENGTH = 512
 _URL_LENGTH = 2000
 _FIRST_FILM_YEAR = 1870
 _YEARS_AHEAD = 10
+
+# Films remembered in a process, some 60 KB each.
+_HOT_FILMS = 500
 
 _valid_url = URLValidator(schemes=["http", "https"])
 
@@ -48,15 +53,54 @@ class Hit:
     needs_repair: bool
 
 
-class FilmCacheService:
-    """Keeps merged payloads in the database, each fresh for `ttl` after it was saved."""
+_COLD: tuple[float, None] = (0.0, None)
 
-    def __init__(self, *, ttl: timedelta, now: Callable[[], datetime] = utc_now) -> None:
+
+class FilmCacheService:
+    """Keeps merged payloads in the database, each fresh for `ttl` after it was saved.
+
+    Hits may be up to `hot_seconds` behind what another process stored: for that long they are
+    remembered in this one.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl: timedelta,
+        hot_seconds: float = 0.0,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.ttl = ttl
+        self._hot_seconds = hot_seconds
         self._now = now
+        self._clock = clock
+        self._hot: dict[tuple[str, bool], tuple[float, Hit]] = {}
 
     def hit(self, imdb_id: str, *, gzipped: bool = False) -> Hit | None:
-        """Return the film's bytes where it is stored and fresh, in one query; else None."""
+        """Return the film's bytes where it is stored and fresh, in one query or none; else None."""
+        until, hot = self._hot.get((imdb_id, gzipped), _COLD)
+        if hot and self._clock() < until:
+            return hot
+        try:
+            hit = self._read_hit(imdb_id, gzipped=gzipped)
+        except (OperationalError, InterfaceError):
+            # The server may have been restarted since this thread last spoke to it.
+            self.release_connection()
+            hit = self._read_hit(imdb_id, gzipped=gzipped)
+        if hit and hit.answer.fresh_for > self._hot_seconds > 0:
+            self._remember(imdb_id, hit)
+        return hit
+
+    def _remember(self, imdb_id: str, hit: Hit) -> None:
+        if len(self._hot) >= _HOT_FILMS:
+            # What is still in use is back within a query.
+            self._hot.clear()
+        self._hot[imdb_id, hit.answer.is_gzipped] = (self._clock() + self._hot_seconds, hit)
+
+    def _read_hit(self, imdb_id: str, *, gzipped: bool) -> Hit | None:
+        # This query shows by itself whether the connection is sound: no need for one that asks.
+        connection.health_check_done = True  # type: ignore[attr-defined]  # set in its __init__
         coding = "gzipped" if gzipped else "body"
         row = (
             Film.objects.filter(imdb_id=imdb_id, cached_at__gt=self._now() - self.ttl)
@@ -137,6 +181,8 @@ class FilmCacheService:
         rendering: Rendering | None = None,
     ) -> None:
         """Store `payload` as `save_cache` does, with the age, and the bytes, that it has."""
+        self._hot.pop((imdb_id, False), None)
+        self._hot.pop((imdb_id, True), None)
         made = rendering or render(payload)
         metadata = payload.get("metadata") or {}
         film = Film(
@@ -165,6 +211,18 @@ class FilmCacheService:
                     *("rendered_for", "version", "body", "gzipped", "has_warnings", "needs_repair")
                 ],
             )
+
+    def saved_before(self, moment: datetime, *, without: Any = ()) -> list[str]:
+        """Return the ids of the films saved before `moment`, oldest first.
+
+        Ids in `without`, a collection or a query, are left out.
+        """
+        return list(
+            Film.objects.filter(Q(cached_at__isnull=True) | Q(cached_at__lt=moment))
+            .exclude(imdb_id__in=without)
+            .order_by(F("cached_at").asc(nulls_first=True), "imdb_id")
+            .values_list("imdb_id", flat=True)
+        )
 
     def release_connection(self) -> None:
         """Give the thread's database connection back before a wait for the network."""

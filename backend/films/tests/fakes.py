@@ -107,6 +107,9 @@ class FakeAggregator:
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
         return self.answer(imdb_id).payload
 
+    def hit(self, imdb_id: str, *, gzipped: bool = False) -> FilmAnswer | None:
+        return self.answer(imdb_id, gzipped=gzipped)
+
     def answer(
         self,
         imdb_id: str,
