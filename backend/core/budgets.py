@@ -66,12 +66,13 @@ class UpstreamBudgets:
         """
         wanted = set(sources)
         for source, gate in self._gates.items():
-            self._tell(source, gate.take_news())
+            self._tell_news(source, gate)
         refused: dict[str, UpstreamError] = {}
+        seen = {source: self._gates[source].revision for source in wanted}
         rows = {row.source: row for row in UpstreamState.objects.filter(source__in=wanted)}
         for source in wanted:
             row = rows.get(source)
-            self._learn(self._gates[source], row)
+            self._learn(source, row, seen[source])
             error = self._gates[source].error() or self._quota_error(
                 source, row, known_film=known_film
             )
@@ -108,6 +109,15 @@ class UpstreamBudgets:
             row.save(update_fields=["tokens", "tokens_at"])
         return granted, max(0.0, (1 - row.tokens) / rate)
 
+    def _tell_news(self, source: str, gate: Gate) -> None:
+        news = gate.take_news()
+        try:
+            self._tell(source, news)
+        except BaseException:
+            gate.untold(news)
+            raise
+        gate.told(news)
+
     def _tell(self, source: str, news: News) -> None:
         if news.is_new:
             self._tell_closure(source, news.closure)
@@ -120,7 +130,10 @@ class UpstreamBudgets:
 
     def _tell_closure(self, source: str, closure: Closure | None) -> None:
         if closure is None:
-            self._set(source, closed_until=None, code="", strikes=0)
+            # A closure that outlives our probe is another one, which somebody noted meanwhile.
+            UpstreamState.objects.filter(
+                source=source, closed_until__lte=self._now() + self._probe_time
+            ).update(closed_until=None, code="", strikes=0)
             return
         UpstreamState.objects.get_or_create(source=source)
         # Where another process knows of a longer closure, that one stands.
@@ -139,20 +152,21 @@ class UpstreamBudgets:
     def _period(self, quota: Quota) -> str:
         return self._now().strftime(quota.period)
 
-    def _learn(self, gate: Gate, row: UpstreamState | None) -> None:
+    def _learn(self, source: str, row: UpstreamState | None, seen: int) -> None:
+        gate = self._gates[source]
         if row is None or row.closed_until is None:
-            gate.adopt(None, probe=False)
+            gate.adopt(None, probe=False, seen=seen)
             return
         now = self._now()
         closure = Closure(row.closed_until, row.code, row.strikes)
         if row.closed_until > now:
-            gate.adopt(closure, probe=False)
+            gate.adopt(closure, probe=False, seen=seen)
             return
         until = now + self._probe_time
         won = UpstreamState.objects.filter(source=row.source, closed_until=row.closed_until).update(
             closed_until=until
         )
-        gate.adopt(Closure(until, row.code, row.strikes), probe=bool(won))
+        gate.adopt(Closure(until, row.code, row.strikes), probe=bool(won), seen=seen)
 
     def _quota_error(
         self, source: str, row: UpstreamState | None, *, known_film: bool
@@ -162,7 +176,9 @@ class UpstreamBudgets:
         if quota is None or row is None or row.quota_period != self._period(quota):
             return None
         limit = quota.limit if quota.limit is not None else row.quota_limit
-        if not limit or row.quota_used < limit * (1 if known_film else 1 - RESERVE):
+        # A source that counts itself refuses itself too, and lets us know when it counts anew.
+        share = (1.0 if quota.limit else math.inf) if known_film else 1 - RESERVE
+        if not limit or row.quota_used < limit * share:
             return None
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         wait = (midnight - now).total_seconds()

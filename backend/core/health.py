@@ -1,6 +1,6 @@
 """Whether the process is alive, and whether it can do its work."""
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -29,7 +29,7 @@ class ReadinessView(JSONView):
         try:
             executor = MigrationExecutor(connection)
             pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
-        except DatabaseError:
+        except (DatabaseError, InterfaceError):
             return _not_ready("The database cannot be reached.")
         if pending:
             return _not_ready("The database lacks migrations: run manage.py migrate.")

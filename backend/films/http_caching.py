@@ -44,7 +44,7 @@ def film_response(request: SomeRequest, answer: FilmAnswer) -> HttpResponse:
         tag.removeprefix("W/") for tag in parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
     }
     if asked & {plain, gzipped, "*"}:
-        return HttpResponse(status=304, headers=headers)
+        return HttpResponse(status=304, content_type="application/json", headers=headers)
     if answer.is_gzipped:
         headers["Content-Encoding"] = "gzip"
     return HttpResponse(answer.body, content_type="application/json", headers=headers)

@@ -55,9 +55,10 @@ class News:
     """What the other processes do not know yet of a source.
 
     `closure` is the new state where `is_new`, `attempts` the calls made, `account` the limit and
-    use of our quota as the source told them.
+    use of our quota as the source told them. `revision` numbers the state that is told.
     """
 
+    revision: int
     is_new: bool
     closure: Closure | None
     attempts: int
@@ -91,6 +92,7 @@ class Gate:
         self._probe_granted = False
         self._prober: int | None = None
         self._news = False
+        self._revision = 0
         self._attempts = 0
         self._account: tuple[int, int] | None = None
 
@@ -124,7 +126,7 @@ class Gate:
                 self._failures = 0
             if self._is_probe():
                 self._closure = None
-                self._news = True
+                self._make_news()
                 self._end_probe()
 
     def record_failure(self, error: UpstreamError) -> None:
@@ -151,11 +153,15 @@ class Gate:
         with self._changed:
             self._account = limit, used
 
-    def adopt(self, closure: Closure | None, *, probe: bool) -> None:
-        """Take over what all processes agreed on; `probe` lets the next call of ours try."""
+    def adopt(self, closure: Closure | None, *, probe: bool, seen: int) -> None:
+        """Take over what all processes agreed on; `probe` lets the next call of ours try.
+
+        `seen` is the revision from before they were asked: what we learned since then is newer.
+        """
         with self._changed:
-            if self._news or self._prober is not None:
+            if self._news or self._prober is not None or seen != self._revision:
                 return
+            self._revision += closure != self._closure
             if closure is None and self._closure is not None:
                 self._failures = 0
             # A right to probe that was granted and not used yet outlives another look.
@@ -169,12 +175,31 @@ class Gate:
         """Whether the source was closed or opened since the other processes were told."""
         return self._news
 
+    @property
+    def revision(self) -> int:
+        """The number of the present state; it grows with each change."""
+        return self._revision
+
     def take_news(self) -> News:
-        """Return what happened since the last time; it counts as told."""
+        """Return what happened since the last time, to be told and then `told` or `untold`."""
         with self._changed:
-            news = News(self._news, self._closure, self._attempts, self._account)
-            self._news, self._attempts, self._account = False, 0, None
+            news = News(self._revision, self._news, self._closure, self._attempts, self._account)
+            self._attempts, self._account = 0, None
             return news
+
+    def told(self, news: News) -> None:
+        """Note that the other processes know `news`."""
+        with self._changed:
+            if news.is_new and news.revision == self._revision:
+                self._news = False
+                # Whoever asked the others before they knew must not take over what they said.
+                self._revision += 1
+
+    def untold(self, news: News) -> None:
+        """Take `news` back that could not be told."""
+        with self._changed:
+            self._attempts += news.attempts
+            self._account = self._account or news.account
 
     def error(self) -> UpstreamError | None:
         """Return the error for which no call may be made now, None where one may."""
@@ -218,7 +243,11 @@ class Gate:
                 return
             strikes = last.strikes
         self._closure = Closure(until, code, strikes)
+        self._make_news()
+
+    def _make_news(self) -> None:
         self._news = True
+        self._revision += 1
 
     def _is_probe(self) -> bool:
         """Whether the call of this thread is the probe; a call begins and ends in one thread."""

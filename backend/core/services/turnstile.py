@@ -17,7 +17,7 @@ class Turnstile:
         self._taken = False
 
     def ticket(self, priority: int) -> Ticket:
-        """Take a place in line; `enter` uses it up, and so does `give_up`."""
+        """Take a place in line, to be kept until `give_up`."""
         with self._changed:
             ticket = (priority, next(self._order))
             heapq.heappush(self._tickets, ticket)
@@ -30,20 +30,17 @@ class Turnstile:
                 lambda: not self._taken and self._tickets[0] == ticket, timeout
             ):
                 return False
-            heapq.heappop(self._tickets)
             self._taken = True
             return True
 
-    def leave(self, *, back: Ticket | None = None) -> None:
-        """Let the next one in; with `back` this ticket stays in line where it was."""
+    def leave(self) -> None:
+        """Let in whoever is first in line now; that may be the same ticket again."""
         with self._changed:
             self._taken = False
-            if back is not None:
-                heapq.heappush(self._tickets, back)
             self._changed.notify_all()
 
     def give_up(self, ticket: Ticket) -> None:
-        """Leave the line without having been let in."""
+        """Give the place in line back, wanted no more or used up."""
         with self._changed:
             self._tickets.remove(ticket)
             heapq.heapify(self._tickets)

@@ -1,10 +1,13 @@
 """All sections of a film at once, under one deadline and within the budget of each source."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from typing import Any
+
+from django.db import DatabaseError, InterfaceError
 
 from core.budgets import UpstreamBudgets
 from core.deadline import time_left
@@ -15,6 +18,8 @@ from core.services.kinocheck_service import KinoCheckService
 from core.services.turnstile import Ticket, Turnstile
 from core.services.watchmode_service import WatchmodeService
 from films.services.sections import METADATA, SECTIONS, STREAMING, TRAILER, Outcome
+
+logger = logging.getLogger(__name__)
 
 # How often to say that we are alive, and to tell other processes what we learned.
 HEARTBEAT_SECONDS = 0.5
@@ -118,7 +123,7 @@ class FanOut:
         for name in wanted:
             if name not in outcomes:
                 outcomes[name] = _outcome(futures.get(name), _SOURCES[name])
-        self._budgets.sync(())
+        self._report()
         return outcomes
 
     def _submit(self, name: str, work: Callable[[], Any], *, in_background: bool) -> Future[Any]:
@@ -138,7 +143,10 @@ class FanOut:
                 yield from line
                 return
             ticket = self._lines[source].ticket(_priority(line[0], in_background=in_background))
-            granted = self._granted(source, ticket, len(line), heartbeat)
+            try:
+                granted = self._granted(source, ticket, len(line), heartbeat)
+            finally:
+                self._lines[source].give_up(ticket)
             yield from line[:granted]
             line = line[granted:]
 
@@ -149,15 +157,15 @@ class FanOut:
         while time_left(1) > 0 and not self._budgets.closed(source):
             self._release_connection()
             if line.enter(ticket, time_left(HEARTBEAT_SECONDS)):
-                granted, seconds = self._budgets.take(source, wanted)
-                if granted:
+                try:
+                    granted, seconds = self._budgets.take(source, wanted)
+                    if granted:
+                        return granted
+                    self._release_connection()
+                    self._sleep(time_left(min(seconds, HEARTBEAT_SECONDS)))
+                finally:
                     line.leave()
-                    return granted
-                self._release_connection()
-                self._sleep(time_left(min(seconds, HEARTBEAT_SECONDS)))
-                line.leave(back=ticket)
-            heartbeat()
-        line.give_up(ticket)
+            self._report(heartbeat)
         return 0
 
     def _await(self, futures: Mapping[str, Future[Any]], heartbeat: Callable[[], object]) -> None:
@@ -167,10 +175,21 @@ class FanOut:
         while pending and time_left(1) > 0:
             _, pending = wait(pending, time_left(HEARTBEAT_SECONDS), FIRST_COMPLETED)
             if self._budgets.has_news or time.monotonic() >= beat_at:
-                self._budgets.sync(())
-                heartbeat()
+                self._report(heartbeat)
                 self._release_connection()
                 beat_at = time.monotonic() + HEARTBEAT_SECONDS
+
+    def _report(self, heartbeat: Callable[[], object] = lambda: None) -> None:
+        """Tell the other processes what we learned and that we are alive.
+
+        A database that fails now is no reason to drop the answers that are on their way.
+        """
+        try:
+            self._budgets.sync(())
+            heartbeat()
+        except (DatabaseError, InterfaceError) as exc:
+            logger.warning("the database failed", extra={"outcome": type(exc).__name__})
+            self._release_connection()
 
     def _streaming(self, number: WatchmodeNumber, imdb_id: str) -> list[dict[str, Any]]:
         if not number.is_known:

@@ -65,6 +65,10 @@ class FetchRegister:
             self._held(lease).update(token="", leased_until=None, ended_at=self._now(), **findings)
         )
 
+    def resting(self) -> Any:
+        """Return a query of the ids whose last fetch failed, and that are not due again yet."""
+        return FilmFetch.objects.filter(retry_at__gt=self._now()).values("imdb_id")
+
     def forget_missing(self, before: datetime) -> int:
         """Delete the entries of made-up ids that nobody asked for since; return their number."""
         deleted, _ = FilmFetch.objects.filter(

@@ -1,7 +1,7 @@
 """One fetch of a film: from the sources into the database, under a lease."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -41,7 +41,7 @@ class Fetched:
     """What came of a fetch: the payload, its bytes, and since when it is good.
 
     `is_fresh` tells that metadata is news of now, or was not asked for; `is_cut_off` that sections
-    are still in line for their source.
+    are still in line for their source. `failures` has the error of each section that failed.
     """
 
     payload: dict[str, Any]
@@ -49,6 +49,7 @@ class Fetched:
     cached_at: datetime
     is_fresh: bool
     is_cut_off: bool
+    failures: Mapping[str, UpstreamError]
 
 
 class FilmFetcher:
@@ -76,9 +77,11 @@ class FilmFetcher:
         sections: Collection[str] = ALL_SECTIONS,
         *,
         in_background: bool = False,
+        spares_reserve: bool = False,
     ) -> Fetched:
         """Return the payload, merged with the `stored` one, by the end of the current deadline.
 
+        `spares_reserve` leaves the reserve of each quota to others even where the film is stored.
         The lease is over afterwards, whatever happens. Raises the error of `metadata` where
         nothing is stored. A payload that cannot be written is returned all the same, and one that
         comes after a newer fetch is returned but not written.
@@ -90,7 +93,7 @@ class FilmFetcher:
                 lease.imdb_id,
                 sections,
                 number=number,
-                known_film=stored is not None,
+                known_film=stored is not None and not spares_reserve,
                 in_background=in_background,
                 heartbeat=partial(self._register.renew, lease),
             )
@@ -128,6 +131,11 @@ class FilmFetcher:
             cached_at=stored.cached_at if stored and keeps_age else self._now(),
             is_fresh=not failed,
             is_cut_off=any(_is_in_line(outcome) for outcome in outcomes.values()),
+            failures={
+                name: outcome
+                for name, outcome in outcomes.items()
+                if isinstance(outcome, UpstreamError)
+            },
         )
         self._write(partial(self._store, lease, fetched, findings))
         return fetched

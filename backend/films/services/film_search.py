@@ -1,6 +1,7 @@
 """Search results in the shape that clients get."""
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.cache import cache
+from django.db import DatabaseError, InterfaceError
 
 from core.budgets import UpstreamBudgets
 from core.deadline import Deadline, deadline_of, time_left
@@ -16,6 +18,8 @@ from core.errors import DeadlineExceeded, Overloaded
 from core.services.bulkhead import Bulkhead, outcome_of
 from core.services.imdb_service import IMDbService
 from core.services.single_flight import SingleFlight
+
+logger = logging.getLogger(__name__)
 
 # Long enough for people who type, page and come back; short enough for a new title to show.
 KEEP_SECONDS = 300
@@ -76,11 +80,20 @@ class FilmSearchService:
                 self._bulkhead.submit(partial(self._imdb.search, query), priority=0), source
             )
         finally:
-            if self._budgets.has_news:
-                self._budgets.sync(())
+            self._tell_news()
         found = [search_result(title) for title in titles]
         cache.set(key, found, KEEP_SECONDS)
         return found
+
+    def _tell_news(self) -> None:
+        """Tell the other processes; what was found is given to the reader in any case."""
+        if not self._budgets.has_news:
+            return
+        try:
+            self._budgets.sync(())
+        except (DatabaseError, InterfaceError) as exc:
+            logger.warning("the database failed", extra={"outcome": type(exc).__name__})
+            self._release_connection()
 
     def _wait_for_pace(self, source: str) -> None:
         while self._budgets.is_paced(source):

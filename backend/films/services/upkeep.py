@@ -148,6 +148,9 @@ class Upkeep:
                 is_cut_off = self.tend(job.imdb_id, is_due=job.is_due)
             except (ServiceError, DatabaseError, InterfaceError) as exc:
                 logger.warning("upkeep failed", extra={"outcome": type(exc).__name__})
+            # A bug, told as such: the thread is needed for the next film.
+            except Exception:
+                logger.exception("unexpected error", extra={"outcome": "unexpected"})
             finally:
                 self._cache.release_connection()
                 with self._lock:

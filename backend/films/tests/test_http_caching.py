@@ -100,6 +100,7 @@ def test_a_client_that_has_the_version_in_either_coding_gets_304(tag, gzipped):
 
     assert response.status_code == 304
     assert response.content == b""
+    assert response["Content-Type"] == "application/json"
     assert response["ETag"]
     assert response["Cache-Control"]
 
