@@ -14,6 +14,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_base, wait_random_exponential
 
+from core import metrics
 from core.deadline import Deadline, time_left
 from core.errors import (
     DeadlineExceeded,
@@ -92,8 +93,11 @@ class HttpClient:
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        before_attempt: Callable[[], None] | None = None,
     ) -> Reply:
         """Return what `url` answers, whatever its status below 500.
+
+        `before_attempt` is called before each try, for those who count what goes out.
 
         Raises `UpstreamUnavailable` (or `UpstreamTimeout`, `DeadlineExceeded`) for network errors
         and 5xx once all attempts are used up, `UpstreamBadAnswer` for redirects, protocol
@@ -103,6 +107,8 @@ class HttpClient:
         for attempt in self._retrying.copy():
             with attempt:
                 number = attempt.retry_state.attempt_number
+                if before_attempt:
+                    before_attempt()
                 return self._logged_attempt(source, url, params, headers, number)
         raise AssertionError("tenacity neither returned nor raised")
 
@@ -127,6 +133,7 @@ class HttpClient:
             fields |= {"outcome": _outcome(reply.status), "status": reply.status}
             return reply
         finally:
+            metrics.UPSTREAM_CALLS.labels(source, fields.get("outcome", "error")).inc()
             fields["ms"] = round((time.monotonic() - started) * 1000, 1)
             logger.log(level, "upstream call", extra=fields)
 
