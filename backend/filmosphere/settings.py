@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +26,8 @@ UPSTREAM_SETTINGS = (
     "KINO_API_KEY",
     "WATCHMODE_BASE",
     "WATCHMODE_API_KEY",
+    "OMDB_BASE_URL",
+    "OMDB_API_KEY",
 )
 
 # Nothing said about any source: all of them are the sandbox. One word about one of them and all
@@ -47,6 +50,9 @@ WATCHMODE_BASE = env.base_url(
     "WATCHMODE_BASE", _source("https://api.watchmode.com/v1", "/watchmode/v1")
 )
 WATCHMODE_API_KEY = env.key("WATCHMODE_API_KEY", "sandbox-watchmode-key" if SANDBOX else "")
+OMDB_BASE_URL = env.base_url("OMDB_BASE_URL", _source("https://www.omdbapi.com/", "/omdb/"))
+OMDB_API_KEY = env.key("OMDB_API_KEY", "5a4db0c5" if SANDBOX else "")
+OMDB_DAILY_LIMIT = env.integer("OMDB_DAILY_LIMIT", 1000, minimum=1)
 WATCHMODE_REGION = env.pattern("WATCHMODE_REGION", "TR", "[A-Z]{2}", "two capital letters")
 
 HTTP_TIMEOUT = env.seconds("HTTP_TIMEOUT", 10, maximum=600)
@@ -55,16 +61,25 @@ FETCH_DEADLINE = env.seconds("FETCH_DEADLINE", 15, maximum=600)
 IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=64)
 KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=64)
 WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=64)
+OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=64)
 
 # --- What is kept, and for how long -----------------------------------------------------------
 
 CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
 WATCHMODE_ID_TTL = timedelta(days=30)
+# Of the movies that Cinemix keeps.
+MOVIE_CACHE_TTL = timedelta(seconds=env.integer("CACHE_TTL", 3600, minimum=1))
 
 # --- Limits for callers -----------------------------------------------------------------------
 
 SEARCH_THROTTLE_RATE = env.rate("SEARCH_THROTTLE_RATE", "60/min")
 NUM_PROXIES = env.integer("NUM_PROXIES", 0, maximum=16)
+
+WINDOW_SIZE = env.integer("WINDOW_SIZE", 60, minimum=1)
+BUCKET_SIZE = env.integer("BUCKET_SIZE", 10, minimum=1)
+MAX_THRESHOLD = env.integer("MAX_THRESHOLD", 10, minimum=1)
+if WINDOW_SIZE % BUCKET_SIZE or BUCKET_SIZE * 2 > WINDOW_SIZE:
+    raise ImproperlyConfigured("BUCKET_SIZE must divide WINDOW_SIZE and be at most half of it")
 
 # --- Django -----------------------------------------------------------------------------------
 
@@ -106,6 +121,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "core",
     "films",
+    "cinemix",
 ]
 
 MIDDLEWARE = [
@@ -174,7 +190,10 @@ else:
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.text("REDIS_URL")
+REDIS_URL = env.redis_url("REDIS_URL")
+# Where they are given they win over what the URL says.
+REDIS_PASSWORD = env.text("REDIS_PASSWORD") or None
+REDIS_DB = env.integer("REDIS_DB", 0) if env.text("REDIS_DB") else None
 if REDIS_URL:
     CACHES: dict[str, dict[str, object]] = {
         "default": {"BACKEND": "core.cache.ForgivingRedisCache", "LOCATION": REDIS_URL}
@@ -224,7 +243,9 @@ USE_TZ = True
 # --- Logs -------------------------------------------------------------------------------------
 
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
-LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "console"))
+# Readable lines where a person looks on.
+_readable = "console" if sys.stderr.isatty() else "json"
+LOG_FORMAT = env.choice("LOG_FORMAT", _readable, ("json", "console"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -9,10 +9,15 @@ from functools import cache
 import httpx
 from django.conf import settings
 
+from cinemix.movie_cache import cache_movie, get_movie
+from cinemix.movies import MovieService
+from cinemix.quota import OmdbQuota
+from cinemix.rate_limiter import RateLimiter
 from core.services.bulkhead import Bulkhead
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
+from core.services.omdb_service import OmdbService
 from core.services.watchmode_service import WatchmodeService
 from films.services.film_aggregator import FilmAggregatorService
 from films.services.film_cache import FilmCacheService
@@ -77,3 +82,25 @@ def film_aggregator() -> FilmAggregatorService:
         },
         deadline_seconds=settings.FETCH_DEADLINE,
     )
+
+
+@cache
+def movies() -> MovieService:
+    """Return the movies of Cinemix."""
+    omdb = OmdbService(
+        http=http_client(), base_url=settings.OMDB_BASE_URL, api_key=settings.OMDB_API_KEY
+    )
+    return MovieService(
+        omdb=omdb,
+        bulkhead=Bulkhead(omdb.source, concurrency=settings.OMDB_CONCURRENCY),
+        quota=OmdbQuota(api_key=settings.OMDB_API_KEY, limit=settings.OMDB_DAILY_LIMIT),
+        get_movie=get_movie,
+        cache_movie=cache_movie,
+        deadline_seconds=settings.FETCH_DEADLINE,
+    )
+
+
+@cache
+def rate_limiter() -> RateLimiter:
+    """Return the limiter that guards Cinemix."""
+    return RateLimiter()
