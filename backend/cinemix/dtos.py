@@ -31,7 +31,11 @@ def _imdb_id(value: str) -> str:
     return value
 
 
-# OpenAPI 3.0 has its own way to say it; pydantic speaks the one of 3.1.
+def _one_of(*values: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "enum": list(values)})
+
+
+# OpenAPI 3.0 has its own way to say these things; pydantic speaks the one of 3.1.
 _nullable = WithJsonSchema({"type": "string", "nullable": True})
 
 ImdbId = Annotated[str, AfterValidator(_imdb_id)]
@@ -62,7 +66,7 @@ class _Movie(BaseModel):
 _YEAR = "A year; for series a range with an en dash, open while they run."
 
 
-class SearchResult(_Movie):
+class MovieResult(_Movie):
     """A title that matches."""
 
     id: ImdbId = Field(validation_alias="imdbID")
@@ -91,24 +95,26 @@ class MovieDetails(_Movie):
     total_seasons: TextOrNull = Field(validation_alias="totalSeasons")
 
 
-class SearchResults(BaseModel):
+class MovieResults(BaseModel):
     """One page of the titles that match."""
 
     model_config = ConfigDict(frozen=True)
 
-    search_results: list[SearchResult]
+    search_results: list[MovieResult]
     total_results: str = Field(description="How many there are on all pages together.")
 
 
 class _Answer(BaseModel):
-    status: Literal["success"] = "success"
-    message: Literal["ok"] = "ok"
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    status: Annotated[Literal["success"], _one_of("success")] = "success"
+    message: Annotated[Literal["ok"], _one_of("ok")] = "ok"
 
 
-class SearchAnswer(_Answer):
+class MovieResultsAnswer(_Answer):
     """The titles that match."""
 
-    data: SearchResults
+    data: MovieResults
 
 
 class MovieAnswer(_Answer):

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cinemix.dtos import MovieDetails, SearchResult, SearchResults
+from cinemix.dtos import MovieDetails, MovieResult, MovieResults
 from cinemix.quota import OmdbQuota
 from core.deadline import Deadline, deadline_of
 from core.errors import UpstreamBadAnswer, UpstreamQuotaExhausted
@@ -45,10 +45,10 @@ class MovieService:
         self._deadline_seconds = deadline_seconds
         self._flights = SingleFlight(omdb.source)
 
-    def search(self, query: str, page: int) -> SearchResults:
+    def search(self, query: str, page: int) -> MovieResults:
         """Return up to ten titles that match; that none does is an empty list."""
         with deadline_of(Deadline(self._deadline_seconds)):
-            found: SearchResults = self._flights.run(
+            found: MovieResults = self._flights.run(
                 ("search", query, page), lambda: self._search(query, page)
             )
         return found
@@ -63,12 +63,12 @@ class MovieService:
             movie: MovieDetails = self._flights.run(("id", imdb_id), lambda: self._details(imdb_id))
         return movie
 
-    def _search(self, query: str, page: int) -> SearchResults:
+    def _search(self, query: str, page: int) -> MovieResults:
         rows, total = self._call(lambda count: self._omdb.search(query, page, before_attempt=count))
         found = [result for row in rows if (result := _result(row))]
         if rows and not found:
             raise UpstreamBadAnswer(self._omdb.source, "bad_shape")
-        return SearchResults(search_results=found, total_results=total)
+        return MovieResults(search_results=found, total_results=total)
 
     def _details(self, imdb_id: str) -> MovieDetails:
         # Looked up in here, so that nobody misses what the one before is about to keep.
@@ -104,9 +104,9 @@ class MovieService:
         return result
 
 
-def _result(row: dict[str, Any]) -> SearchResult | None:
+def _result(row: dict[str, Any]) -> MovieResult | None:
     try:
-        return SearchResult.from_omdb(row)
+        return MovieResult.from_omdb(row)
     except ValidationError:
         # One odd row is no reason to hide the others.
         logger.warning("unreadable search result", extra={"outcome": "bad_shape"})

@@ -12,7 +12,7 @@ from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from cinemix import errors
-from cinemix.dtos import MovieAnswer, SearchAnswer
+from cinemix.dtos import MovieAnswer, MovieResultsAnswer
 from cinemix.movies import MovieService
 from cinemix.rate_limiter import RateLimiter, Verdict
 from core.api import ErrorSerializer, JSONView
@@ -69,13 +69,13 @@ class SearchView(_CinemixView):
             OpenApiParameter("query", str, required=True, description="What to look for."),
             OpenApiParameter("page", int, description="Page of ten, from 1 to 100."),
         ],
-        responses={200: SearchAnswer, **_SEARCH_ERRORS},
+        responses={200: MovieResultsAnswer, **_SEARCH_ERRORS},
     )
     def get(self, request: Request) -> Response:
         """Find movies, series, episodes and games by title."""
         query = parse_search_text(request.query_params.get("query"), "query")
         page = _page(request.query_params.get("page", "1"))
-        return Response(SearchAnswer(data=self.get_movies().search(query, page)).model_dump())
+        return Response(MovieResultsAnswer(data=self.get_movies().search(query, page)).model_dump())
 
 
 class MovieView(_CinemixView):

@@ -130,10 +130,12 @@ class OmdbService(UpstreamService):
         # What the body says counts whatever the status: a used-up quota comes with 401 or 200.
         try:
             answer = self._object(self._decoded(reply))
-        except UpstreamBadAnswer:
-            raise self.refusal(reply) or self._bad("bad_json")  # noqa: B904  (the status is why)
-        if error := self._reported(answer) or self.refusal(reply):
-            raise error
+        except UpstreamBadAnswer as exc:
+            if error := self.refusal(reply):
+                raise error from exc
+            raise
+        if said := self._reported(answer) or self.refusal(reply):
+            raise said
         if str(answer.get("Response")).casefold() != "true":
             raise self._bad("bad_shape")
         return answer
