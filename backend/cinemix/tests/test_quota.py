@@ -1,8 +1,7 @@
-import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
 from cinemix.models import OmdbDay
 from cinemix.quota import OmdbQuota
@@ -93,26 +92,6 @@ def test_the_key_is_in_no_column():
     make_quota().spend()
 
     assert KEY not in str(OmdbDay.objects.values_list())
-
-
-@pytest.mark.django_db(transaction=True)
-def test_never_more_than_the_limit_is_granted_however_many_ask_at_once():
-    granted, barrier = [], threading.Barrier(4)
-
-    def ask():
-        barrier.wait()
-        try:
-            granted.append(spend_until_refused(make_quota(limit=10)))
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sum(granted) == 10
 
 
 @pytest.mark.django_db(transaction=True)

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -11,12 +12,13 @@ import pytest
 import redis
 
 from core.tests.redis_doubles import REDIS_URL, needs_redis
-from filmosphere.tests.house import database, free_port, server
+from filmosphere.tests.house import BACKEND, bare_environment, database, free_port, server
 
 INCEPTION = "/api/v1/search/id/?id=tt1375666"
 SANDBOX_KEY = "5a4db0c5"
 # Apart from what else is in that Redis.
 OTHER_DB = "13"
+SECRET_KEY = "only-for-tests-" + "0123456789" * 5
 OURS = ["movie_tt1375666", "rate_limit:60:10:127.0.0.1"]
 
 needs_redis_server = pytest.mark.skipif(
@@ -68,7 +70,7 @@ def test_two_processes_share_cache_limit_and_metrics_and_a_restart_forgets_nothi
         "REDIS_DB": OTHER_DB,
         "WORKERS": "2",
         # As the first run has it, so that the second one reads the same settings.
-        "DJANGO_SECRET_KEY": "only-for-tests-" + "0123456789" * 5,
+        "DJANGO_SECRET_KEY": SECRET_KEY,
     }
     with server(tmp_path, **house) as running:
         first = running.get(INCEPTION)
@@ -85,6 +87,48 @@ def test_two_processes_share_cache_limit_and_metrics_and_a_restart_forgets_nothi
     assert {answer.body for answer in rest[:9]} == {first.body}
     assert 'filmosphere_movie_cache_total{outcome="hit"} 9.0' in metrics
     assert "source=" not in metrics
+
+
+SPEND = """
+import django
+django.setup()
+from cinemix.quota import OmdbQuota
+from core.errors import UpstreamQuotaExhausted
+quota, spent = OmdbQuota(api_key="a key", limit=50), 0
+input()
+try:
+    while True:
+        quota.spend()
+        spent += 1
+except UpstreamQuotaExhausted:
+    print(spent)
+"""
+
+
+def test_processes_that_share_the_database_never_make_more_calls_than_the_limit(store):
+    environment = bare_environment(
+        DATABASE_URL=store,
+        DJANGO_SETTINGS_MODULE="filmosphere.settings",
+        DJANGO_SECRET_KEY=SECRET_KEY,
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SPEND],
+            cwd=BACKEND,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    spent = [int(process.communicate(timeout=30)[0]) for process in processes]
+
+    assert sum(spent) == 50
 
 
 @needs_redis_server
