@@ -1,12 +1,12 @@
 # make run    build, migrate and serve on http://localhost:8000 (PORT= for another)
 # make test   build and run the tests
-# make check  the checks beside the tests: lint, format, types, migrations, deployment, schema
+# make check  the checks beside the tests: lint, format, types, image, migrations, deployment, schema
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types migrations deploy schema
+.PHONY: run test check lint types image-lint migrations deploy schema
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.tests
@@ -16,7 +16,7 @@ run: $(VENV)/.tests
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types migrations deploy schema
+check: lint types image-lint migrations deploy schema
 
 lint: $(VENV)/.checks
 	$(BIN)/ruff check .
@@ -24,6 +24,9 @@ lint: $(VENV)/.checks
 
 types: $(VENV)/.checks
 	$(BIN)/mypy
+
+image-lint: $(VENV)/.checks
+	$(BIN)/hadolint Dockerfile
 
 # The settings that stand for a production start in the checks below; no value is a real one.
 PRODUCTION := ENV_FILE=/dev/null DJANGO_DEBUG=False DJANGO_ALLOWED_HOSTS=films.example \

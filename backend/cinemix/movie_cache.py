@@ -27,6 +27,11 @@ def get_movie(movie_id: str) -> MovieDetails | None:
     return _configured().get(movie_id)
 
 
+def peek_movie(movie_id: str) -> MovieDetails | None:
+    """Return what `get_movie` would, without counting a hit or a miss."""
+    return _configured().peek(movie_id)
+
+
 def cache_movie(movie_id: str, movie_obj: BaseModel) -> None:
     """Keep the movie for `CACHE_TTL` seconds; whatever was under the id is gone."""
     _configured().put(movie_id, movie_obj)
@@ -87,11 +92,15 @@ class MovieCache:
 
     def get(self, movie_id: str) -> MovieDetails | None:
         """Return the movie; None for a miss, which a value that is no such movie is too."""
-        movie = _movie(movie_id, self._read(_key(movie_id)))
+        movie = self.peek(movie_id)
         outcome = "hit" if movie else "miss"
         metrics.MOVIE_CACHE.labels(outcome).inc()
         logger.log(logging.INFO if movie else logging.WARNING, "movie cache %s", outcome)
         return movie
+
+    def peek(self, movie_id: str) -> MovieDetails | None:
+        """Return what `get` would, without counting and telling it."""
+        return _movie(movie_id, self._read(_key(movie_id)))
 
     def put(self, movie_id: str, movie: BaseModel) -> None:
         """Keep the movie in place of what there was under its id."""

@@ -44,8 +44,8 @@ class OmdbQuota:
         return today
 
     def add(self, day: date, calls: int) -> None:
-        """Count calls that went out beyond the one that was taken: repeated tries."""
-        if calls > 0:
+        """Count calls beyond the one that was taken: repeated tries, or -1 where none went out."""
+        if calls:
             self._rows(day).update(calls=F("calls") + calls)
 
     def close(self, day: date) -> None:

@@ -1,3 +1,5 @@
+"""Makes `core` an app of Django."""
+
 from django.apps import AppConfig
 
 

@@ -2,6 +2,7 @@
 
 # ServiceError               a request that cannot be answered as asked
 # |- InvalidInput            the caller sent something that cannot be meant
+# |- Overloaded              too much to do already; the caller is to come back
 # `- UpstreamError           a film source let us down
 #    |- UpstreamNotFound        it answered: no such title
 #    |- UpstreamUnavailable     could not look; another try may help
@@ -21,6 +22,20 @@ class ServiceError(Exception):
 
 class InvalidInput(ServiceError):
     """The caller's input is at fault; the message tells the caller how."""
+
+
+class Overloaded(ServiceError):
+    """There is too much to do already, for everybody or for this caller; `retry_after` in seconds.
+
+    `is_callers_fault` tells a caller who is too fast from a service that is too busy.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float, is_callers_fault: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.is_callers_fault = is_callers_fault
 
 
 class UpstreamError(ServiceError):
@@ -96,3 +111,25 @@ class UpstreamBadAnswer(UpstreamError):
     """The source answered something that cannot be used."""
 
     code = "bad_response"
+
+
+_BY_CODE: dict[str, type[UpstreamError]] = {
+    error.code: error
+    for error in (
+        UpstreamNotFound,
+        UpstreamUnavailable,
+        UpstreamTimeout,
+        DeadlineExceeded,
+        UpstreamRateLimited,
+        UpstreamQuotaExhausted,
+        UpstreamRejected,
+        UpstreamNotConfigured,
+        RegionNotCovered,
+        UpstreamBadAnswer,
+    )
+}
+
+
+def error_for_code(code: str) -> type[UpstreamError]:
+    """Return the class whose `code` this is, `UpstreamUnavailable` for one that nobody has."""
+    return _BY_CODE.get(code, UpstreamUnavailable)

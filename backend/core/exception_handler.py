@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from core.api import error_body
 from core.errors import (
     InvalidInput,
+    Overloaded,
     UpstreamBadAnswer,
     UpstreamError,
     UpstreamNotFound,
@@ -31,6 +32,8 @@ def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
     """
     if isinstance(exc, InvalidInput):
         return _error(400, str(exc))
+    if isinstance(exc, Overloaded):
+        return _error(429 if exc.is_callers_fault else 503, str(exc), exc.retry_after)
     if isinstance(exc, UpstreamError):
         return _upstream_error(exc)
     if isinstance(exc, OperationalError | InterfaceError):
@@ -39,7 +42,7 @@ def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(exc, Http404):
         return _error(404, "There is nothing at this path.")
     if isinstance(exc, Throttled):
-        wait = exc.wait or 1
+        wait = exc.wait or 1  # type: ignore[attr-defined]  # missing in its stubs
         return _error(429, f"Too many requests: try again in {math.ceil(wait)} s.", wait)
     if isinstance(exc, APIException):
         return _error(exc.status_code, str(exc.detail))

@@ -3,7 +3,7 @@
 A module of its own: REST framework imports it while its views are still being defined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -14,15 +14,16 @@ from rest_framework.request import Request
 class JSONAlways(BaseContentNegotiation):
     """Answers JSON whatever the `Accept` header says: there is nothing else to choose from."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         """Return the one parser."""
-        return parsers[0]
+        return next(iter(parsers))
 
     def select_renderer(
         self,
         request: Request,
-        renderers: Sequence[BaseRenderer],
+        renderers: Iterable[BaseRenderer],
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
         """Return the one renderer and its media type."""
-        return renderers[0], renderers[0].media_type or "application/json"
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type or "application/json"

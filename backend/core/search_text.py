@@ -26,4 +26,5 @@ def parse_search_text(text: str | None, parameter: str) -> str:
 
 
 def _is_visible(character: str) -> bool:
-    return unicodedata.category(character)[0] not in {"Z", "C"}
+    # Not all of C: what this Unicode version does not know yet may well be an emoji.
+    return unicodedata.category(character) not in {"Zs", "Zl", "Zp", "Cf"}

@@ -1,7 +1,9 @@
 """Typed, checked reading of settings from the environment and `.env`."""
 
+import io
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 _TRUE = frozenset({"true", "on", "yes", "1"})
 _FALSE = frozenset({"false", "off", "no", "0"})
 _RATE = re.compile(r"[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", re.ASCII)
+_LINE = re.compile(r"(export )?[A-Za-z_0-9]+=", re.ASCII)
 _PLACEHOLDER_KEYS = frozenset({"your_key_here", "your_watchmode_key"})
 
 
@@ -28,12 +31,12 @@ class Environment:
     def load(cls, env_file: Path) -> "Environment":
         """Read `env_file` where it exists; what the process environment holds wins over it."""
 
-        class Merged(environ.Env):
+        class Merged(environ.Env):  # type: ignore[misc]  # has no types
             # A copy, so that reading settings leaves the process environment as it was.
             ENVIRON = dict(os.environ)
 
         if env_file.is_file():
-            Merged.read_env(str(env_file), overwrite=False)
+            Merged.read_env(io.StringIO(_settings_in(env_file)), overwrite=False)
         return cls(Merged.ENVIRON)
 
     def given(self, name: str) -> bool:
@@ -100,9 +103,31 @@ class Environment:
             raise ImproperlyConfigured(f"{name} must look like 60/min, or be empty for no limit")
         return value
 
+    def calls_in_seconds(self, name: str, default: str) -> tuple[int, float] | None:
+        """Return calls and seconds from a pace such as `8/5`, None where the setting is empty."""
+        value = self.text(name, default)
+        if not value:
+            return None
+        match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", value, re.ASCII)
+        if not match:
+            raise ImproperlyConfigured(
+                f"{name} must be calls/seconds such as 8/5, or empty for no limit"
+            )
+        return int(match[1]), float(match[2])
+
     def items(self, name: str, default: str = "") -> list[str]:
         """Return the parts of a comma-separated list, without blanks and empty parts."""
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def origins(self, name: str) -> list[str]:
+        """Return web origins: scheme, host and port, without path."""
+        origins = self.items(name)
+        for origin in origins:
+            if not _is_base_url(origin) or urlsplit(origin).path:
+                raise ImproperlyConfigured(
+                    f"{name} must list origins such as https://app.example, comma-separated"
+                )
+        return origins
 
     def base_url(self, name: str, default: str) -> str:
         """Return an http(s) URL without trailing slash, query, fragment or credentials."""
@@ -116,8 +141,11 @@ class Environment:
     def database(self, name: str, default: str) -> dict[str, object]:
         """Return Django's dictionary for a `postgres://` or `sqlite://` address."""
         try:
-            config = environ.Env.db_url_config(self.text(name, default))
-        except (ValueError, ImproperlyConfigured, AttributeError):
+            with warnings.catch_warnings():
+                # The library warns of what it cannot read by printing it, password included.
+                warnings.simplefilter("error")
+                config = environ.Env.db_url_config(self.text(name, default))
+        except (ValueError, ImproperlyConfigured, AttributeError, UserWarning):
             config = {}
         engine = str(config.get("ENGINE", ""))
         if not engine.endswith((".postgresql", ".sqlite3")) or not config.get("NAME"):
@@ -147,6 +175,22 @@ def _is_redis_url(value: str) -> bool:
     database = parts.path.removeprefix("/")
     valid = valid_port and (not database or bool(re.fullmatch(r"[0-9]{1,9}", database, re.ASCII)))
     return parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and valid
+
+
+def _settings_in(env_file: Path) -> str:
+    # django-environ logs a line that it cannot read, secret and all, and goes on without it.
+    try:
+        lines = env_file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ImproperlyConfigured(f"{env_file.name} cannot be read as UTF-8 text") from None
+    settings = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not _LINE.match(line):
+            raise ImproperlyConfigured(f"{env_file.name}, line {number}, is not NAME=value")
+        settings.append(line)
+    return "\n".join(settings)
 
 
 def _is_base_url(value: str) -> bool:

@@ -58,6 +58,9 @@ WATCHMODE_REGION = env.pattern("WATCHMODE_REGION", "TR", "[A-Z]{2}", "two capita
 HTTP_TIMEOUT = env.seconds("HTTP_TIMEOUT", 10, maximum=600)
 HTTP_RETRIES = env.integer("HTTP_RETRIES", 3, minimum=1, maximum=10)
 FETCH_DEADLINE = env.seconds("FETCH_DEADLINE", 15, maximum=600)
+# IMDbAPI.dev refuses bursts; its stand-in, as started, does not.
+IMDBAPI_RATE = env.calls_in_seconds("IMDBAPI_RATE", "" if SANDBOX else "8/5")
+KINO_DAILY_LIMIT = env.integer("KINO_DAILY_LIMIT", 1000)
 IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=64)
 KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=64)
 WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=64)
@@ -66,13 +69,14 @@ OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=64)
 # --- What is kept, and for how long -----------------------------------------------------------
 
 CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
-WATCHMODE_ID_TTL = timedelta(days=30)
+PARTIAL_RETRY = timedelta(seconds=env.seconds("PARTIAL_RETRY_SECONDS", 300))
 # Of the movies that Cinemix keeps.
 MOVIE_CACHE_TTL = timedelta(seconds=env.integer("CACHE_TTL", 3600, minimum=1))
 
 # --- Limits for callers -----------------------------------------------------------------------
 
 SEARCH_THROTTLE_RATE = env.rate("SEARCH_THROTTLE_RATE", "60/min")
+FILM_MISS_THROTTLE_RATE = env.rate("FILM_MISS_THROTTLE_RATE", "60/min")
 NUM_PROXIES = env.integer("NUM_PROXIES", 0, maximum=16)
 
 WINDOW_SIZE = env.integer("WINDOW_SIZE", 60, minimum=1)
@@ -106,7 +110,11 @@ if SANDBOX and HOST not in {"127.0.0.1", "localhost", "::1"}:
         "set IMDBAPI_BASE and the others to serve real films"
     )
 WORKERS = env.integer("WORKERS", 1, minimum=1, maximum=64)
-BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=1, maximum=512)
+BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=2, maximum=512)
+# Below the number of threads, so that films in the cache never wait for films that are not.
+COLD_CONCURRENCY = env.integer(
+    "COLD_CONCURRENCY", max(1, BLOCKING_THREADS * 3 // 4), minimum=1, maximum=BLOCKING_THREADS - 1
+)
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -117,6 +125,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.socialaccount",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "core",
@@ -126,6 +135,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "core.middleware.RequestContextMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -186,7 +196,11 @@ if str(_database["ENGINE"]).endswith("sqlite3"):
     }
     (PROJECT_DIR / "var").mkdir(exist_ok=True)
 else:
-    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"}
+    _given = _database.get("OPTIONS")
+    # What DATABASE_URL says after its question mark, such as sslmode=require, holds.
+    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"} | (
+        _given if isinstance(_given, dict) else {}
+    )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -232,6 +246,23 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 X_FRAME_OPTIONS = "DENY"
 # TLS, the redirect to it and HSTS belong to the proxy that holds the certificate.
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
+
+# --- Browsers on other origins ----------------------------------------------------------------
+
+CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
+CORS_ALLOW_HEADERS = ("accept", "content-type", "if-none-match", "x-correlation-id")
+# Without this list a page can read none of them.
+CORS_EXPOSE_HEADERS = (
+    "Age",
+    "Cache-Status",
+    "ETag",
+    "Retry-After",
+    "X-Correlation-ID",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
 
 # --- Time and language ------------------------------------------------------------------------
 

@@ -4,24 +4,39 @@ Each object is made when it is first asked for and lives as long as the process,
 forks its workers shares no socket between them.
 """
 
+from datetime import timedelta
 from functools import cache
+from threading import BoundedSemaphore
 
 import httpx
 from django.conf import settings
 
-from cinemix.movie_cache import cache_movie, get_movie
+from cinemix.movie_cache import cache_movie, get_movie, peek_movie
 from cinemix.movies import MovieService
 from cinemix.quota import OmdbQuota
 from cinemix.rate_limiter import RateLimiter
+from core.budgets import Pace, Quota, UpstreamBudgets
 from core.services.bulkhead import Bulkhead
+from core.services.gate import Gate, GatePolicy
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.omdb_service import OmdbService
 from core.services.watchmode_service import WatchmodeService
+from films.services.fan_out import FanOut
+from films.services.fetch_register import FetchRegister
 from films.services.film_aggregator import FilmAggregatorService
 from films.services.film_cache import FilmCacheService
+from films.services.film_fetcher import FilmFetcher, MemoryPolicy
 from films.services.film_search import FilmSearchService
+from films.services.upkeep import Upkeep
+
+FILM_SOURCES = (IMDbService.source, KinoCheckService.source, WatchmodeService.source)
+
+# Long enough to outlive some missed heartbeats, short enough to wait for after a crash.
+LEASE_TIME = timedelta(seconds=4)
+# How long a job in the background may stand in line for a paced source.
+UPKEEP_SECONDS = 60.0
 
 
 @cache
@@ -35,15 +50,43 @@ def http_client() -> HttpClient:
 
 
 @cache
-def imdb_bulkhead() -> Bulkhead:
-    """Return the threads for IMDbAPI.dev, shared by search and film detail."""
-    return Bulkhead(IMDbService.source, concurrency=settings.IMDBAPI_CONCURRENCY)
+def gate(source: str) -> Gate:
+    """Return what this process knows about a source that all processes share."""
+    return Gate(source, shared=True)
+
+
+@cache
+def budgets() -> UpstreamBudgets:
+    """Return what all processes together may ask of the film sources."""
+    rate = settings.IMDBAPI_RATE
+    return UpstreamBudgets(
+        gates={source: gate(source) for source in FILM_SOURCES},
+        paces={IMDbService.source: Pace(*rate)} if rate else {},
+        quotas={
+            KinoCheckService.source: Quota("%Y-%m-%d", settings.KINO_DAILY_LIMIT),
+            WatchmodeService.source: Quota("%Y-%m", None),
+        },
+        probe_seconds=GatePolicy().pause,
+    )
+
+
+@cache
+def bulkhead(source: str) -> Bulkhead:
+    """Return the threads for a source, shared by all who ask it."""
+    concurrency = {
+        IMDbService.source: settings.IMDBAPI_CONCURRENCY,
+        KinoCheckService.source: settings.KINO_CONCURRENCY,
+        WatchmodeService.source: settings.WATCHMODE_CONCURRENCY,
+    }
+    return Bulkhead(source, concurrency=concurrency[source])
 
 
 @cache
 def imdb_service() -> IMDbService:
     """Return the service for IMDbAPI.dev."""
-    return IMDbService(http=http_client(), base_url=settings.IMDBAPI_BASE)
+    return IMDbService(
+        http=http_client(), base_url=settings.IMDBAPI_BASE, gate=gate(IMDbService.source)
+    )
 
 
 @cache
@@ -51,35 +94,82 @@ def film_search() -> FilmSearchService:
     """Return the search."""
     return FilmSearchService(
         imdb=imdb_service(),
-        bulkhead=imdb_bulkhead(),
+        bulkhead=bulkhead(IMDbService.source),
+        budgets=budgets(),
+        cold_slots=cold_slots(),
+        release_connection=film_cache().release_connection,
         deadline_seconds=settings.FETCH_DEADLINE,
     )
 
 
 @cache
-def film_aggregator() -> FilmAggregatorService:
-    """Return the aggregator with its three sources and the cache."""
+def cold_slots() -> BoundedSemaphore:
+    """Return the slots for requests that must wait for a source."""
+    return BoundedSemaphore(settings.COLD_CONCURRENCY)
+
+
+@cache
+def film_cache() -> FilmCacheService:
+    """Return the stored films."""
+    return FilmCacheService(ttl=settings.CACHE_TTL)
+
+
+@cache
+def fetch_register() -> FetchRegister:
+    """Return the register of fetches."""
+    return FetchRegister(lease_time=LEASE_TIME)
+
+
+@cache
+def film_fetcher() -> FilmFetcher:
+    """Return the fetcher with its three sources."""
     http = http_client()
-    return FilmAggregatorService(
+    fan_out = FanOut(
         imdb=imdb_service(),
         kinocheck=KinoCheckService(
             http=http,
             base_url=settings.KINO_BASE,
             api_key=settings.KINO_API_KEY,
             language=settings.KINO_LANGUAGE,
+            gate=gate(KinoCheckService.source),
         ),
         watchmode=WatchmodeService(
             http=http,
             base_url=settings.WATCHMODE_BASE,
             api_key=settings.WATCHMODE_API_KEY,
             region=settings.WATCHMODE_REGION,
+            gate=gate(WatchmodeService.source),
         ),
-        cache=FilmCacheService(ttl=settings.CACHE_TTL, watchmode_id_ttl=settings.WATCHMODE_ID_TTL),
-        bulkheads={
-            "imdbapi": imdb_bulkhead(),
-            "kinocheck": Bulkhead("kinocheck", concurrency=settings.KINO_CONCURRENCY),
-            "watchmode": Bulkhead("watchmode", concurrency=settings.WATCHMODE_CONCURRENCY),
-        },
+        bulkheads={source: bulkhead(source) for source in FILM_SOURCES},
+        budgets=budgets(),
+        release_connection=film_cache().release_connection,
+    )
+    return FilmFetcher(
+        cache=film_cache(), register=fetch_register(), fan_out=fan_out, policy=MemoryPolicy()
+    )
+
+
+@cache
+def upkeep() -> Upkeep:
+    """Return the upkeep of stored films."""
+    return Upkeep(
+        cache=film_cache(),
+        register=fetch_register(),
+        fetcher=film_fetcher(),
+        repair_after=settings.PARTIAL_RETRY,
+        deadline_seconds=UPKEEP_SECONDS,
+    )
+
+
+@cache
+def film_aggregator() -> FilmAggregatorService:
+    """Return the aggregator."""
+    return FilmAggregatorService(
+        cache=film_cache(),
+        register=fetch_register(),
+        fetcher=film_fetcher(),
+        upkeep=upkeep(),
+        cold_slots=cold_slots(),
         deadline_seconds=settings.FETCH_DEADLINE,
     )
 
@@ -94,7 +184,9 @@ def movies() -> MovieService:
         omdb=omdb,
         bulkhead=Bulkhead(omdb.source, concurrency=settings.OMDB_CONCURRENCY),
         quota=OmdbQuota(api_key=settings.OMDB_API_KEY, limit=settings.OMDB_DAILY_LIMIT),
+        cold_slots=cold_slots(),
         get_movie=get_movie,
+        peek_movie=peek_movie,
         cache_movie=cache_movie,
         deadline_seconds=settings.FETCH_DEADLINE,
     )

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import SimpleRateThrottle
-from rest_framework.views import APIView
 
-from core.api import ErrorSerializer, JSONView
+from core.api import ErrorSerializer
+from core.errors import Overloaded
 from core.imdb_id import parse_imdb_id
 from core.search_text import parse_search_text
+from core.throttling import AddressThrottle, ThrottledView
+from films.http_caching import accepts_gzip, film_response, part_of
 from films.serializers import (
     FilmSerializer,
     SearchSerializer,
@@ -21,31 +22,34 @@ from films.serializers import (
     TrailerSerializer,
 )
 from films.services.film_aggregator import FilmAggregatorService
+from films.services.film_answer import FilmAnswer
 from films.services.film_search import FilmSearchService
 
 _FILM_ERRORS = dict.fromkeys((400, 404, 405, 502, 503), ErrorSerializer)
 _SEARCH_ERRORS = dict.fromkeys((400, 405, 429, 502, 503), ErrorSerializer)
+
+_SEARCH_HEADERS = {"Cache-Control": "public, max-age=60"}
 
 
 def _not_wired() -> Any:
     raise ImproperlyConfigured("as_view() was not given the service that this view needs")
 
 
-class SearchThrottle(SimpleRateThrottle):
-    """Counts the searches of a client address; the rate is `SEARCH_THROTTLE_RATE`."""
+class SearchThrottle(AddressThrottle):
+    """Counts searches."""
 
     scope = "search"
-
-    def get_rate(self) -> str | None:
-        """Return the rate, None for no limit."""
-        return settings.SEARCH_THROTTLE_RATE
-
-    def get_cache_key(self, request: Request, view: APIView) -> str:
-        """Return the key under which this client's searches are counted."""
-        return f"throttle_search_{self.get_ident(request)}"
+    rate_setting = "SEARCH_THROTTLE_RATE"
 
 
-class SearchView(JSONView):
+class MissThrottle(AddressThrottle):
+    """Counts films that were not in the cache."""
+
+    scope = "miss"
+    rate_setting = "FILM_MISS_THROTTLE_RATE"
+
+
+class SearchView(ThrottledView):
     """`GET /api/search?q=`."""
 
     get_search: Callable[[], FilmSearchService] = staticmethod(_not_wired)
@@ -60,23 +64,36 @@ class SearchView(JSONView):
         """Find films and series by title."""
         query = request.query_params.get("q")
         wanted = parse_search_text(query, "q")
-        return Response({"query": query, "results": self.get_search().search(wanted)})
+        results = self.get_search().search(wanted)
+        return Response({"query": query, "results": results}, headers=_SEARCH_HEADERS)
 
 
-class _FilmView(JSONView):
+class _FilmView(ThrottledView):
     get_aggregator: Callable[[], FilmAggregatorService] = staticmethod(_not_wired)
 
-    def payload(self, imdb_id: str) -> dict[str, Any]:
-        return self.get_aggregator().fetch_and_cache(parse_imdb_id(imdb_id))
+    def answer(self, imdb_id: str, *, gzipped: bool = False) -> FilmAnswer:
+        return self.get_aggregator().answer(
+            parse_imdb_id(imdb_id), gzipped=gzipped, before_fetch=self._count_miss
+        )
+
+    def _count_miss(self) -> None:
+        throttle = MissThrottle()
+        self.counted_by(throttle)
+        if not throttle.allow_request(self.request, self):
+            raise Overloaded(
+                "Too many films at once that are not in the cache: come back a little later.",
+                retry_after=throttle.wait() or 1,
+                is_callers_fault=True,
+            )
 
 
 class FilmView(_FilmView):
     """`GET /api/films/{imdb_id}`."""
 
     @extend_schema(operation_id="getFilm", responses={200: FilmSerializer, **_FILM_ERRORS})
-    def get(self, request: Request, imdb_id: str) -> Response:
+    def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """Everything about a film."""
-        return Response(self.payload(imdb_id))
+        return film_response(request, self.answer(imdb_id, gzipped=accepts_gzip(request)))
 
 
 class TrailerView(_FilmView):
@@ -85,9 +102,9 @@ class TrailerView(_FilmView):
     @extend_schema(
         operation_id="getFilmTrailer", responses={200: TrailerSerializer, **_FILM_ERRORS}
     )
-    def get(self, request: Request, imdb_id: str) -> Response:
+    def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """The trailer of a film."""
-        return Response({"imdb_id": imdb_id, "trailer": self.payload(imdb_id)["trailer"]})
+        return film_response(request, part_of(self.answer(imdb_id), "trailer"))
 
 
 class StreamingView(_FilmView):
@@ -96,6 +113,6 @@ class StreamingView(_FilmView):
     @extend_schema(
         operation_id="getFilmStreaming", responses={200: StreamingSerializer, **_FILM_ERRORS}
     )
-    def get(self, request: Request, imdb_id: str) -> Response:
+    def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """Where a film can be streamed."""
-        return Response({"imdb_id": imdb_id, "streaming": self.payload(imdb_id)["streaming"]})
+        return film_response(request, part_of(self.answer(imdb_id), "streaming"))

@@ -58,7 +58,7 @@ async def serve(host: str, port: int, *, exit_with_parent: bool) -> int:
 
 
 async def _stop_with(parent: int, stop: asyncio.Event) -> None:
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110  (nobody sends an event for that)
         await asyncio.sleep(PARENT_POLL)
     stop.set()
 

@@ -104,7 +104,7 @@ def _nan(ask: Ask, options: Options) -> Response:
     def is_number(key: str, value: Any) -> bool:
         return type(value) in (int, float) and options["field"] in (None, key)
 
-    return _injected(ask, is_number, lambda value: float("nan"), options["field"] or "number")
+    return _injected(ask, is_number, lambda _: float("nan"), options["field"] or "number")
 
 
 def _in_text(spoil: Callable[[str], str]) -> Callable[[Ask, Options], Response]:

@@ -159,7 +159,8 @@ class Imdbapi(Upstream):
         if name not in ("certificates", "parentsGuide"):
             size = _bounded(request, "pageSize", DEFAULT_PAGE)
             start = _start(request.first("pageToken"), film_id, name, wanted)
-        body = self._page(film_id, name, size, start, wanted, self.settings.cast_filter)
+        cast_filter = self.settings.cast_filter
+        body = self._page(film_id, name, size, start, wanted=wanted, cast_filter=cast_filter)
         if body == b"{}" and self._lists_shown():
             body = to_json({name: []})
         return Response(body=body)
@@ -170,6 +171,7 @@ class Imdbapi(Upstream):
         name: str,
         size: int,
         start: int,
+        *,
         wanted: tuple[str, ...],
         cast_filter: bool,
     ) -> bytes:

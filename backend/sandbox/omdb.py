@@ -104,7 +104,7 @@ class Omdb(Upstream):
     def _one(self, film: Film, request: Request) -> Response:
         if season := request.first("Season"):
             return self._season(film, season)
-        return _send(self._title(film.id, request.first("plot") == "full"))
+        return _send(self._title(film.id, full_plot=request.first("plot") == "full"))
 
     def _season(self, film: Film, season: str) -> Response:
         episodes = film.season_list.get(season)
@@ -146,7 +146,7 @@ class Omdb(Upstream):
             tests.append(lambda film: str(film.year) == year)
         return [film for film in self.catalogue.search(term) if all(test(film) for test in tests)]
 
-    def _render_title(self, film_id: str, full_plot: bool) -> bytes:
+    def _render_title(self, film_id: str, *, full_plot: bool) -> bytes:
         film = self.catalogue.get(film_id)
         assert film is not None
         facts = film.omdb or {}

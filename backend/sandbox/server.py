@@ -184,6 +184,9 @@ class Connection(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         self._transport.write(data)
+        # A closed transport swallows bytes without ever pausing: let the loop run in between, so
+        # that the news of a client that went away arrives and cancels the sender.
+        await asyncio.sleep(0)
         await self._writable.wait()
 
     def reset(self) -> None:

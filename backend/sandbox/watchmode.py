@@ -129,8 +129,8 @@ class Watchmode(Upstream):
     def _usage(self, used: int) -> tuple[tuple[str, str], ...]:
         return ("X-Account-Quota", str(self.settings.quota)), ("X-Account-Quota-Used", str(used))
 
-    def _charged(self, credits: int, body: bytes) -> Response:
-        self.settings.quota_used += credits
+    def _charged(self, cost: int, body: bytes) -> Response:
+        self.settings.quota_used += cost
         return self._send(200, body)
 
     def _search(self, request: Request) -> Response:

@@ -1,5 +1,6 @@
 """Stand-ins with the public methods of the real ones."""
 
+import threading
 from datetime import datetime, timezone
 from typing import Any
 
@@ -102,14 +103,18 @@ class FakeLimiter:
         return self.verdict
 
 
-def make_movies(omdb: FakeOmdb, *, quota: Any = None, kept: Any = None, seconds: float = 5.0):
+def make_movies(
+    omdb: FakeOmdb, *, quota: Any = None, kept: Any = None, seconds: float = 5.0, slots: int = 8
+):
     """The real service on fakes; `kept` is the dictionary that plays the cache."""
     kept = {} if kept is None else kept
     return MovieService(
         omdb=omdb,
         bulkhead=Bulkhead("omdb", concurrency=4),
         quota=quota or FakeQuota(),
+        cold_slots=threading.Semaphore(slots),
         get_movie=kept.get,
+        peek_movie=kept.get,
         cache_movie=kept.__setitem__,
         deadline_seconds=seconds,
     )

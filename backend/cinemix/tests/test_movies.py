@@ -7,9 +7,11 @@ from cinemix.tests.fakes import ANSWER, SHAWSHANK, FakeOmdb, FakeQuota, make_mov
 from core.errors import (
     DeadlineExceeded,
     InvalidInput,
+    Overloaded,
     UpstreamBadAnswer,
     UpstreamNotFound,
     UpstreamQuotaExhausted,
+    UpstreamRejected,
     UpstreamUnavailable,
 )
 
@@ -151,6 +153,28 @@ def test_when_omdb_says_the_quota_is_used_up_the_day_is_closed_until_midnight():
 
     assert len(quota.closed) == 1
     assert caught.value.retry_after == 77
+
+
+def test_a_call_that_never_went_out_is_given_back():
+    quota = FakeQuota()
+    movies = make_movies(FakeOmdb(UpstreamRejected("omdb", "closed"), tries=0), quota=quota)
+
+    with pytest.raises(UpstreamRejected):
+        movies.details(SHAWSHANK)
+
+    assert quota.spent == 0
+
+
+def test_when_too_many_wait_the_next_is_turned_away_and_what_is_kept_still_comes():
+    omdb, kept = FakeOmdb(ANSWER), {}
+    movies = make_movies(omdb, kept=kept, slots=0)
+
+    with pytest.raises(Overloaded):
+        movies.details(SHAWSHANK)
+    kept[SHAWSHANK] = MOVIE
+
+    assert movies.details(SHAWSHANK) == MOVIE
+    assert omdb.asked == []
 
 
 def test_a_mute_source_is_given_up_at_the_deadline():

@@ -4,8 +4,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from core.deadline import time_left
@@ -45,7 +44,7 @@ class Bulkhead:
                 return
             try:
                 if time_left(1) <= 0:
-                    raise DeadlineExceeded(self._source, "deadline")
+                    raise DeadlineExceeded(self._source, "deadline")  # noqa: TRY301  (told below)
                 future.set_result(work())
             # Nothing is swallowed: it is raised again where the result is asked for.
             except BaseException as exc:  # noqa: BLE001
@@ -78,8 +77,9 @@ def outcome_of(future: "Future[Any]", source: str) -> Any:
     Raises what the work raised, or `DeadlineExceeded` where it is not done in time; work that has
     not begun by then never will.
     """
-    try:
-        return future.result(timeout=time_left(threading.TIMEOUT_MAX))
-    except FutureTimeout as exc:
+    # Not `result(timeout=)`: the work may raise a TimeoutError of its own.
+    wait([future], timeout=time_left(threading.TIMEOUT_MAX))
+    if not future.done():
         future.cancel()
-        raise DeadlineExceeded(source, "deadline") from exc
+        raise DeadlineExceeded(source, "deadline")
+    return future.result()

@@ -14,8 +14,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # The group is empty where what follows the backslash makes no escape.
 _ESCAPE = re.compile(r"\\([\"\\/bfnrt]|u[0-9a-fA-F]{4})?")
-# Only escapes can bring a control character or a lone surrogate through a strict JSON parser.
-_SUSPICIOUS_ESCAPE = re.compile(r"\\(?:[bfr]|u00[01]|u007[fF]|u[dD][89a-fA-F])")
+# But for DEL, only escapes can bring one of these through a strict JSON parser.
+_SUSPICIOUS = re.compile(r"\x7f|\\(?:[bfr]|u00[01]|u007[fF]|u[dD][89a-fA-F])")
 
 
 class TooLarge(ValueError):
@@ -54,6 +54,9 @@ def _inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     body = bytearray()
     try:
         for chunk in chunks:
+            if inflater.eof and chunk:
+                # The inflater would hoard what follows, and never finish.
+                raise Undecodable("more than the compressed data")
             # max_length is what keeps a small chunk from becoming 60 MB before we can count.
             body += inflater.decompress(chunk, limit + 1 - len(body))
             if len(body) > limit:
@@ -76,7 +79,7 @@ def decode_json(body: bytes) -> Any:
     """
     text = _text(body)
     value = _parsed(text, strict=True)
-    return clean(value) if _SUSPICIOUS_ESCAPE.search(text) else value
+    return clean(value) if _SUSPICIOUS.search(text) else value
 
 
 def decode_handmade_json(body: bytes) -> Any:

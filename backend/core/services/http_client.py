@@ -5,13 +5,15 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
 from core import metrics
@@ -24,6 +26,7 @@ from core.errors import (
     UpstreamUnavailable,
 )
 from core.services.decoding import TooLarge, Undecodable, read_body
+from core.services.gate import Gate
 from core.services.retry_after import seconds_to_wait
 from core.services.transport import DeadlineTransport, NameResolutionError
 from core.utils.logging import correlation_id
@@ -78,7 +81,7 @@ class HttpClient:
             )
         )
         self._retrying = Retrying(
-            stop=stop_after_attempt(attempts) | _no_time_for_another,
+            stop=stop_after_attempt(attempts) | _NoTimeForAnother(),
             wait=wait,
             retry=retry_if_exception(_can_heal),
             sleep=sleep,
@@ -93,23 +96,26 @@ class HttpClient:
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        gate: Gate | None = None,
         before_attempt: Callable[[], None] | None = None,
     ) -> Reply:
         """Return what `url` answers, whatever its status below 500.
 
-        `before_attempt` is called before each try, for those who count what goes out.
+        `gate` is asked before each attempt and told of each that failed; what a reply says of the
+        source is for the caller to tell it. `before_attempt` is called before each that goes out,
+        for those who count them.
 
         Raises `UpstreamUnavailable` (or `UpstreamTimeout`, `DeadlineExceeded`) for network errors
         and 5xx once all attempts are used up, `UpstreamBadAnswer` for redirects, protocol
         violations and bodies that are too large or undecodable.
         """
-
         for attempt in self._retrying.copy():
             with attempt:
                 number = attempt.retry_state.attempt_number
-                if before_attempt:
-                    before_attempt()
-                return self._logged_attempt(source, url, params, headers, number)
+                with _admitted(gate):
+                    if before_attempt:
+                        before_attempt()
+                    return self._logged_attempt(source, url, params, headers, number)
         raise AssertionError("tenacity neither returned nor raised")
 
     def _logged_attempt(
@@ -121,7 +127,14 @@ class HttpClient:
         number: int,
     ) -> Reply:
         started = time.monotonic()
-        fields: dict[str, object] = {"source": source, "url": url, "attempt": number}
+        fields: dict[str, object] = {
+            "source": source,
+            "url": url.partition("?")[0],
+            "attempt": number,
+            # What nobody foresaw is told too, and goes on its way.
+            "outcome": "unexpected",
+        }
+        level = logging.ERROR
         try:
             reply = self._attempt(source, url, params, headers)
         except UpstreamError as exc:
@@ -133,7 +146,7 @@ class HttpClient:
             fields |= {"outcome": _outcome(reply.status), "status": reply.status}
             return reply
         finally:
-            metrics.UPSTREAM_CALLS.labels(source, fields.get("outcome", "error")).inc()
+            metrics.UPSTREAM_CALLS.labels(source, str(fields["outcome"])).inc()
             fields["ms"] = round((time.monotonic() - started) * 1000, 1)
             logger.log(level, "upstream call", extra=fields)
 
@@ -171,13 +184,30 @@ class HttpClient:
         if client is None:
             local = self._thread
             client = local.client = httpx.Client(
-                transport=self._transport(lambda: local.deadline.left()),
+                # Each attempt has a deadline of its own, hence the late look-up.
+                transport=self._transport(lambda: local.deadline.left()),  # noqa: PLW0108
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 follow_redirects=False,
                 trust_env=False,
                 timeout=None,  # noqa: S113  (the transport bounds each step and their sum)
             )
         return client
+
+
+@contextmanager
+def _admitted(gate: Gate | None) -> Iterator[None]:
+    if gate is None:
+        yield
+        return
+    gate.admit()
+    try:
+        yield
+    except UpstreamUnavailable as exc:
+        gate.record_failure(exc)
+        raise
+    except BaseException:
+        gate.abandon()
+        raise
 
 
 class _ServerError(Exception):
@@ -213,7 +243,9 @@ def _refuse_unusable(source: str, response: httpx.Response) -> None:
 def _outcome(status: int) -> str:
     if status < 400:
         return "ok"
-    return {404: "not_found", 410: "not_found", 429: "rate_limited"}.get(status, "http_4xx")
+    if status in {404, 410, 451}:
+        return "not_found"
+    return "rate_limited" if status == 429 else "http_4xx"
 
 
 def _can_heal(error: BaseException) -> bool:
@@ -226,8 +258,11 @@ def _can_heal(error: BaseException) -> bool:
     )
 
 
-def _no_time_for_another(state: RetryCallState) -> bool:
-    return time_left(float("inf")) <= state.upcoming_sleep
+class _NoTimeForAnother(stop_base):
+    """Stops where the wait before another attempt would use up the deadline."""
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return time_left(float("inf")) <= retry_state.upcoming_sleep
 
 
 def _named(source: str, exc: Exception) -> UpstreamError:
@@ -244,7 +279,9 @@ def _named(source: str, exc: Exception) -> UpstreamError:
         return UpstreamUnavailable(source, "dns_error")
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return UpstreamUnavailable(source, "tls_certificate_error")
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+    # An end in the middle is the network's fault, not that of the handshake.
+    cut_short = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    if any(isinstance(c, ssl.SSLError) and not isinstance(c, cut_short) for c in causes):
         return UpstreamUnavailable(source, "tls_protocol_error")
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return UpstreamUnavailable(source, "connection_refused")
@@ -274,4 +311,3 @@ def _causes(exc: BaseException) -> list[BaseException]:
             break
         chain.append(exc)
     return chain
-

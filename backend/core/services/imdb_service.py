@@ -5,14 +5,39 @@ https://api.tiffara.com serves the same one. Fields with a zero value are left o
 empty lists too, and nothing is ever null.
 """
 
+import logging
 from typing import Any
 
-from core.errors import UpstreamBadAnswer
+from core.errors import UpstreamError, UpstreamNotFound, UpstreamRateLimited
 from core.services.upstream import UpstreamService, path_segment
+
+logger = logging.getLogger(__name__)
 
 # The largest page there is; without it a page has 20 rows.
 _LARGEST_PAGE = {"pageSize": "50"}
 _SEARCH_RESULTS = "20"
+
+# What the document says of the fields that clients compute with or put on a screen.
+_FIELD_TYPES: dict[str, type] = {
+    "type": str,
+    "isAdult": bool,
+    "originalTitle": str,
+    "primaryImage": dict,
+    "startYear": int,
+    "endYear": int,
+    "runtimeSeconds": int,
+    "genres": list,
+    "rating": dict,
+    "metacritic": dict,
+    "plot": str,
+    "directors": list,
+    "writers": list,
+    "stars": list,
+    "originCountries": list,
+    "spokenLanguages": list,
+    "interests": list,
+}
+_LONGEST_URL = 2000
 
 
 class IMDbService(UpstreamService):
@@ -31,8 +56,8 @@ class IMDbService(UpstreamService):
         (`{url, width, height}`), `startYear`, `endYear`, `rating`.
         Source: `GET /search/titles`.
         """
-        answer = self._get("/search/titles", params={"query": query, "limit": _SEARCH_RESULTS})
-        titles = self._rows(self._object(answer).get("titles"))
+        answer = self._ask("/search/titles", {"query": query, "limit": _SEARCH_RESULTS})
+        titles = self._rows(answer.get("titles"))
         return [title for title in titles if isinstance(title.get("id"), str)]
 
     def get_metadata(self, imdb_id: str) -> dict[str, Any]:
@@ -43,7 +68,7 @@ class IMDbService(UpstreamService):
         title = self._section(imdb_id, "")
         name = title.get("primaryTitle")
         if title.get("id") != imdb_id or not isinstance(name, str) or not name.strip():
-            raise UpstreamBadAnswer(self.source, "bad_shape")
+            raise self._unusable("bad_shape")
         return title
 
     def get_credits(self, imdb_id: str) -> dict[str, Any]:
@@ -96,7 +121,47 @@ class IMDbService(UpstreamService):
         rows: str | None = None,
         params: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        answer = self._object(self._get(f"/titles/{path_segment(imdb_id)}{part}", params=params))
+        answer = self._ask(f"/titles/{path_segment(imdb_id)}{part}", params)
         if rows:
             self._rows(answer.get(rows))
         return answer
+
+    def _ask(self, path: str, params: dict[str, str] | None) -> dict[str, Any]:
+        answer = self._object(self._get(path, params=params))
+        # Empty lists are left out: without this an error would pass for a title without rows.
+        if "code" in answer and "message" in answer:
+            raise self._error_within_200(answer["code"])
+        return answer
+
+    def _error_within_200(self, grpc_code: Any) -> UpstreamError:
+        if grpc_code == 5:
+            return UpstreamNotFound(self.source, "not_found")
+        if grpc_code == 8:
+            return UpstreamRateLimited(self.source, "rate_limited")
+        return self._unusable("bad_shape")
+
+
+def _well_typed(title: dict[str, Any]) -> dict[str, Any]:
+    """Return the title without fields of another type than documented, and with a sound poster."""
+    kept = {name: value for name, value in title.items() if _has_its_type(name, value)}
+    image = kept.get("primaryImage")
+    if image and "url" in image and not _is_web_address(image["url"]):
+        kept["primaryImage"] = {name: value for name, value in image.items() if name != "url"}
+    if kept != title:
+        logger.warning("fields left out", extra={"source": "imdbapi", "outcome": "bad_shape"})
+    return kept
+
+
+def _has_its_type(name: str, value: Any) -> bool:
+    expected = _FIELD_TYPES.get(name)
+    if expected is int and isinstance(value, bool):
+        return False
+    return expected is None or isinstance(value, expected)
+
+
+def _is_web_address(url: Any) -> bool:
+    return (
+        isinstance(url, str)
+        and len(url) <= _LONGEST_URL
+        and url.startswith(("http://", "https://"))
+    )

@@ -3,7 +3,8 @@
 import logging
 from typing import Any
 
-from core.errors import UpstreamBadAnswer, UpstreamNotFound
+from core.errors import UpstreamError, UpstreamNotFound, UpstreamRejected
+from core.services.gate import Gate
 from core.services.http_client import HttpClient
 from core.services.upstream import UpstreamService
 
@@ -18,12 +19,18 @@ class KinoCheckService(UpstreamService):
 
     source = "kinocheck"
 
-    def __init__(self, *, http: HttpClient, base_url: str, api_key: str, language: str) -> None:
-        super().__init__(http=http, base_url=base_url)
+    def __init__(
+        self,
+        *,
+        http: HttpClient,
+        base_url: str,
+        api_key: str,
+        language: str,
+        gate: Gate | None = None,
+    ) -> None:
+        super().__init__(http=http, base_url=base_url, gate=gate)
         self._language = language
-        self._headers = (
-            {"X-Api-Key": api_key, "X-Api-Host": "api.kinocheck.com"} if api_key else {}
-        )
+        self._headers = {"X-Api-Key": api_key, "X-Api-Host": "api.kinocheck.com"} if api_key else {}
 
     def get_trailer(self, imdb_id: str) -> dict[str, Any] | None:
         """Return the trailer that the editors picked, None where they have none.
@@ -46,15 +53,20 @@ class KinoCheckService(UpstreamService):
             raise self._error_within_200(answer)
         # The id is null for some titles; another one's id means another one's trailer.
         if answer.get("imdb_id") not in (None, imdb_id):
-            raise UpstreamBadAnswer(self.source, "bad_shape")
-        trailer = answer["trailer"]
-        if trailer is not None and not self._object(trailer).get("youtube_video_id"):
-            raise UpstreamBadAnswer(self.source, "bad_shape")
+            raise self._unusable("bad_shape")
+        if answer["trailer"] is None:
+            return None
+        trailer = self._object(answer["trailer"])
+        video = trailer.get("youtube_video_id")
+        if not isinstance(video, str) or not video:
+            raise self._unusable("bad_shape")
         return trailer
 
-    def _error_within_200(self, answer: dict[str, Any]) -> Exception:
-        # Some versions report "not found" with status 200 and an object that tells so in words.
+    def _error_within_200(self, answer: dict[str, Any]) -> UpstreamError:
+        # Some versions report errors with status 200 and an object that tells of them in words.
         text = " ".join(str(answer.get(key, "")) for key in ("error", "message")).lower()
         if "not found" in text:
             return UpstreamNotFound(self.source, "not_found")
-        return UpstreamBadAnswer(self.source, "bad_shape")
+        if "api key" in text:
+            return UpstreamRejected(self.source, "bad_key")
+        return self._unusable("bad_shape")

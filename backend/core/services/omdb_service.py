@@ -1,8 +1,6 @@
 """OMDb: one title, or titles by text (https://www.omdbapi.com)."""
 
 import logging
-import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,21 +16,23 @@ from core.errors import (
     UpstreamUnavailable,
 )
 from core.services.decoding import Undecodable, decode_handmade_json
+from core.services.gate import Gate, GatePolicy
 from core.services.http_client import HttpClient, Reply
 from core.services.upstream import UpstreamService, error_for_status
 
-logger = logging.getLogger(__name__)
-
 # A title that OMDb has not read yet takes it longer than minutes.
 _UNREAD_REST = 3600.0
-# Neither does a key that is refused or missing become a good one from one call to the next.
-_REFUSED_REST = 600.0
+# A key that is refused is not tried again for so long, and a missing one does not come faster.
+_REFUSED_REST = GatePolicy().rejected
 
 # By what is said in `Error`, whatever the status. Anything else is an answer we cannot use.
 _ERRORS: tuple[tuple[str, Callable[[str], ServiceError]], ...] = (
     ("limit reached", lambda source: UpstreamQuotaExhausted(source, "quota")),
-    ("invalid api key", lambda source: UpstreamRejected(source, "bad_key")),
-    ("no api key", lambda source: UpstreamRejected(source, "bad_key")),
+    (
+        "invalid api key",
+        lambda source: UpstreamRejected(source, "bad_key", retry_after=_REFUSED_REST),
+    ),
+    ("no api key", lambda source: UpstreamRejected(source, "bad_key", retry_after=_REFUSED_REST)),
     (
         "too many results",
         lambda _: InvalidInput("Too many titles match: search for something longer."),
@@ -62,12 +62,10 @@ class OmdbService(UpstreamService):
         http: HttpClient,
         base_url: str,
         api_key: str,
-        clock: Callable[[], float] = time.monotonic,
+        gate: Gate | None = None,
     ) -> None:
-        super().__init__(http=http, base_url=base_url)
+        super().__init__(http=http, base_url=base_url, gate=gate)
         self._api_key = api_key
-        self._clock = clock
-        self._refused_until = -math.inf
 
     def get_title(
         self, imdb_id: str, *, before_attempt: Callable[[], None] | None = None
@@ -100,31 +98,44 @@ class OmdbService(UpstreamService):
         if reply.status == 403:
             # The API itself never says so: it is the shield in front of it.
             return UpstreamUnavailable(self.source, "http_403")
+        if reply.status == 401:
+            return UpstreamRejected(self.source, "bad_key", retry_after=_REFUSED_REST)
         error = error_for_status(self.source, reply)
         # A wrong address: that a title does not exist is said with status 200.
         is_misplaced = isinstance(error, UpstreamNotFound)
-        return self._bad("http_4xx") if is_misplaced else error
+        return self._unusable("http_4xx") if is_misplaced else error
 
     def _ask(
         self, params: Mapping[str, str], before_attempt: Callable[[], None] | None
     ) -> dict[str, Any]:
         if not self._api_key:
             raise UpstreamNotConfigured(self.source, "not_configured", retry_after=_REFUSED_REST)
-        if (rest := self._refused_until - self._clock()) > 0:
-            raise UpstreamRejected(self.source, "bad_key", retry_after=rest)
         reply = self._http.get(
             self.source,
             f"{self._base_url}/",
             params={**params, "apikey": self._api_key},
+            gate=self._gate,
             before_attempt=before_attempt,
         )
         try:
-            return self._answer(reply)
-        except UpstreamRejected as exc:
-            logger.error("omdb refuses the key", extra={"outcome": "bad_key"})  # noqa: TRY400
-            self._refused_until = self._clock() + _REFUSED_REST
-            exc.retry_after = _REFUSED_REST
+            answer = self._answer(reply)
+        except ServiceError as exc:
+            self._tell_gate(exc)
             raise
+        self._gate.record_success()
+        return answer
+
+    def _tell_gate(self, error: ServiceError) -> None:
+        # The day's quota is counted elsewhere, and one title that is not read yet closes nothing.
+        is_about_source = isinstance(error, UpstreamUnavailable) and error.reason not in {
+            "quota",
+            "no_data_yet",
+        }
+        if isinstance(error, UpstreamUnavailable) and is_about_source:
+            self._log(logging.ERROR, error.reason)
+            self._gate.record_failure(error)
+        else:
+            self._gate.record_success()
 
     def _answer(self, reply: Reply) -> dict[str, Any]:
         # What the body says counts whatever the status: a used-up quota comes with 401 or 200.
@@ -137,7 +148,7 @@ class OmdbService(UpstreamService):
         if said := self._reported(answer) or self.refusal(reply):
             raise said
         if str(answer.get("Response")).casefold() != "true":
-            raise self._bad("bad_shape")
+            raise self._unusable("bad_shape")
         return answer
 
     def _reported(self, answer: Mapping[str, Any]) -> ServiceError | None:
@@ -153,7 +164,4 @@ class OmdbService(UpstreamService):
         try:
             return decode_handmade_json(reply.body)
         except Undecodable as exc:
-            raise self._bad("bad_json") from exc
-
-    def _bad(self, reason: str) -> UpstreamBadAnswer:
-        return UpstreamBadAnswer(self.source, reason)
+            raise self._unusable("bad_json") from exc

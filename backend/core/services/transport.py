@@ -50,16 +50,18 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        # Address by address, so that four of them that stay mute share one time limit.
+        # Address by address, so that four of them that stay mute share one time limit, and one
+        # that does leaves time for the others.
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
             raise NameResolutionError(type(exc).__name__) from exc
         failure: Exception = httpcore.ConnectError("no address")
-        for *_, address in found:
+        for tried, (*_, address) in enumerate(found):
             try:
+                granted = _granted(self._seconds_left, httpcore.ConnectTimeout)
                 stream = self._sockets.connect_tcp(
-                    str(address[0]), port, _granted(self._seconds_left, httpcore.ConnectTimeout)
+                    str(address[0]), port, granted / (len(found) - tried)
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
                 failure = exc

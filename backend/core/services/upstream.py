@@ -1,5 +1,6 @@
 """What the services of all upstreams have in common: ask, and make sense of the answer."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -11,9 +12,13 @@ from core.errors import (
     UpstreamQuotaExhausted,
     UpstreamRateLimited,
     UpstreamRejected,
+    UpstreamUnavailable,
 )
 from core.services.decoding import Undecodable, decode_json
+from core.services.gate import Gate
 from core.services.http_client import HttpClient, Reply
+
+logger = logging.getLogger(__name__)
 
 
 class UpstreamService:
@@ -25,9 +30,10 @@ class UpstreamService:
 
     source: str
 
-    def __init__(self, *, http: HttpClient, base_url: str) -> None:
+    def __init__(self, *, http: HttpClient, base_url: str, gate: Gate | None = None) -> None:
         self._http = http
         self._base_url = base_url
+        self._gate = gate or Gate(self.source)
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Return the error that `reply` stands for, None where it is an answer to be read."""
@@ -40,10 +46,18 @@ class UpstreamService:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        reply = self._http.get(
-            self.source, f"{self._base_url}{path}", params=params, headers=headers
-        )
-        if error := self.refusal(reply):
+        url = f"{self._base_url}{path}"
+        reply = self._http.get(self.source, url, params=params, headers=headers, gate=self._gate)
+        error = self.refusal(reply)
+        # Any other refusal is about this one title, not about the source.
+        if isinstance(error, UpstreamUnavailable):
+            self._gate.record_failure(error)
+        else:
+            self._gate.record_success()
+        if error:
+            if not isinstance(error, UpstreamNotFound | UpstreamRateLimited):
+                # Somebody has to do something: about the key, the plan, or our request.
+                self._log(logging.ERROR, error.reason)
             raise error
         return self._decoded(reply)
 
@@ -51,19 +65,27 @@ class UpstreamService:
         try:
             return decode_json(reply.body)
         except Undecodable as exc:
-            raise UpstreamBadAnswer(self.source, "bad_json") from exc
+            raise self._unusable("bad_json") from exc
 
     def _object(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise UpstreamBadAnswer(self.source, "bad_shape")
+            raise self._unusable("bad_shape")
         return value
 
     def _rows(self, value: Any) -> list[dict[str, Any]]:
         # Some sources leave out an empty list or write null for it.
         rows = [] if value is None else value
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UpstreamBadAnswer(self.source, "bad_shape")
+            raise self._unusable("bad_shape")
         return rows
+
+    def _unusable(self, reason: str) -> UpstreamBadAnswer:
+        """Return the error for an answer that cannot be used, and tell the log of it."""
+        self._log(logging.WARNING, reason)
+        return UpstreamBadAnswer(self.source, reason)
+
+    def _log(self, level: int, reason: str) -> None:
+        logger.log(level, "upstream answer", extra={"source": self.source, "outcome": reason})
 
 
 def path_segment(text: str) -> str:

@@ -1,5 +1,6 @@
 """Watchmode: where a title can be streamed (https://api.watchmode.com/docs)."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from core.errors import (
     UpstreamNotConfigured,
     UpstreamQuotaExhausted,
 )
+from core.services.gate import Gate
 from core.services.http_client import HttpClient, Reply
 from core.services.upstream import UpstreamService, error_for_status
 
@@ -33,9 +35,10 @@ class WatchmodeService(UpstreamService):
         base_url: str,
         api_key: str,
         region: str,
+        gate: Gate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(http=http, base_url=base_url)
+        super().__init__(http=http, base_url=base_url, gate=gate)
         self._api_key = api_key
         self._region = region
         self._clock = clock
@@ -49,6 +52,9 @@ class WatchmodeService(UpstreamService):
         self._refuse_uncovered_region()
         params = {"search_field": "imdb_id", "search_value": imdb_id}
         answer = self._object(self._ask("/search/", params))
+        # The list may be left out, so an error with status 200 would pass for "unknown title".
+        if answer.get("success") is False:
+            raise self._unusable("bad_shape")
         for title in self._rows(answer.get("title_results")):
             # Every field of a result is optional, its IMDb id too.
             if title.get("imdb_id") in (None, imdb_id) and _is_number(title.get("id")):
@@ -76,7 +82,10 @@ class WatchmodeService(UpstreamService):
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Tell a used-up quota from a burst limit and a bad key: by the account's own counters."""
-        if reply.status in {401, 402, 403, 429} and _quota_used_up(reply.headers):
+        account = _account(reply.headers)
+        if account:
+            self._gate.note_account(*account)
+        if reply.status in {401, 402, 403, 429} and account and account[1] >= account[0] > 0:
             return UpstreamQuotaExhausted(self.source, "quota", retry_after=reply.retry_after())
         return error_for_status(self.source, reply)
 
@@ -97,14 +106,13 @@ class WatchmodeService(UpstreamService):
             raise RegionNotCovered(self.source, "region_not_covered")
 
 
-def _quota_used_up(headers: Mapping[str, str]) -> bool:
+def _account(headers: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the credits granted and used this month, None where the headers do not tell."""
     quota, used = headers.get("x-account-quota", ""), headers.get("x-account-quota-used", "")
-    if not (quota.isascii() and quota.isdigit() and used.isascii() and used.isdigit()):
-        return False
-    return int(used[:18]) >= int(quota[:18]) > 0
+    if not (re.fullmatch(r"[0-9]{1,15}", quota) and re.fullmatch(r"[0-9]{1,15}", used)):
+        return None
+    return int(quota), int(used)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-

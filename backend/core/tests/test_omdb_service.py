@@ -1,5 +1,6 @@
 import logging
 import ssl
+from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from tenacity import wait_none
 from core.errors import (
     InvalidInput,
     UpstreamBadAnswer,
+    UpstreamError,
     UpstreamNotConfigured,
     UpstreamNotFound,
     UpstreamQuotaExhausted,
@@ -16,9 +18,9 @@ from core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from core.services.gate import Gate
 from core.services.http_client import HttpClient
 from core.services.omdb_service import OmdbService
-from core.tests.clock import Clock
 
 BASE = "https://omdb.test"
 KEY = "canary5a"
@@ -29,11 +31,11 @@ CONVERSION = (
 )
 
 
-def make_service(key=KEY, attempts=1, clock=None):
+def make_service(key=KEY, attempts=1, gate=None):
     http = HttpClient(
         timeout=1, attempts=attempts, ssl_context=ssl.create_default_context(), wait=wait_none()
     )
-    return OmdbService(http=http, base_url=BASE, api_key=key, clock=clock or Clock())
+    return OmdbService(http=http, base_url=BASE, api_key=key, gate=gate)
 
 
 def failed(text, status=200):
@@ -163,22 +165,40 @@ def test_without_a_key_nobody_is_asked():
 
 @respx.mock
 def test_a_refused_key_is_not_tried_again_for_ten_minutes(caplog):
-    clock = Clock()
-    service = make_service(clock=clock)
+    start = datetime(2026, 5, 1, tzinfo=timezone.utc)
+    moments = [start]
+    service = make_service(gate=Gate("omdb", now=lambda: moments[-1]))
     route = respx.get(f"{BASE}/").mock(return_value=failed("Invalid API key!", 401))
-    for passed in (0, 300):
-        clock.now += passed
+    waits = []
+    for seconds in (0, 200):
+        moments.append(start + timedelta(seconds=seconds))
         with pytest.raises(UpstreamRejected) as caught:
             service.get_title("tt0411008")
+        waits.append(caught.value.retry_after)
     route.respond(json=LOST)
-    clock.now += 300
+    moments.append(start + timedelta(seconds=600))
 
-    assert caught.value.retry_after == 300
+    assert waits == [600, 400]
     assert route.call_count == 1
     assert service.get_title("tt0411008") == LOST
     assert [record.outcome for record in caplog.records if record.levelname == "ERROR"] == [
         "bad_key"
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["Error getting data.", "Request limit reached!", "Incorrect IMDb ID."]
+)
+@respx.mock
+def test_what_is_said_of_a_title_or_of_the_day_does_not_close_the_source(text):
+    service = make_service()
+    route = respx.get(f"{BASE}/").mock(return_value=failed(text))
+
+    for _ in range(7):
+        with pytest.raises(UpstreamError):
+            service.get_title("tt0411008")
+
+    assert route.call_count == 7
 
 
 @respx.mock

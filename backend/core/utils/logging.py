@@ -57,10 +57,10 @@ class ConsoleFormatter(logging.Formatter):
         fields = " ".join(f"{key}={value!s}" for key, value in _extras(record).items())
         head = f"{_timestamp(record)} {record.levelname:<7} {record.name}"
         line = f"{head} [{getattr(record, 'correlation_id', '-')}] {record.getMessage()} {fields}"
-        printable = line.rstrip().encode("unicode_escape").decode("ascii")
+        lines = [line.rstrip()]
         if record.exc_info and record.exc_info[0]:
-            printable += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        return printable
+            lines += "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
+        return "\n".join(text.encode("unicode_escape").decode("ascii") for text in lines)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -163,3 +163,33 @@ def _wait_until_it_answers(running: Server) -> None:
         else:
             return
     raise AssertionError(f"no answer within {START_SECONDS} s:\n{running.output}")
+
+
+def on_sandbox(sandbox_url: str, **settings: str) -> dict[str, str]:
+    """Settings of a server whose four sources are one running sandbox."""
+    return {
+        "IMDBAPI_BASE": f"{sandbox_url}/imdbapi",
+        "IMDBAPI_RATE": "",
+        "KINO_BASE": f"{sandbox_url}/kinocheck",
+        "KINO_API_KEY": "sandbox-kinocheck-key",
+        "WATCHMODE_BASE": f"{sandbox_url}/watchmode/v1",
+        "WATCHMODE_API_KEY": "sandbox-watchmode-key",
+        "DJANGO_SECRET_KEY": "only-for-tests-" + "0123456789" * 5,
+        "DJANGO_ALLOWED_HOSTS": "127.0.0.1,localhost",
+        "FILM_MISS_THROTTLE_RATE": "",
+        "SEARCH_THROTTLE_RATE": "",
+        **settings,
+    }
+
+
+def get_patiently(url: str, *, tries: int = 6) -> tuple[Answer, int]:
+    """GET as a polite client: a 503 or 429 is tried again when its `Retry-After` is over.
+
+    Returns the last answer and the number of tries it took.
+    """
+    for number in range(1, tries + 1):
+        answer = get(url)
+        if answer.status not in {429, 503} or number == tries:
+            break
+        time.sleep(float(answer.headers["Retry-After"]))
+    return answer, number

@@ -1,127 +1,159 @@
-"""One film from three sources."""
+"""The film that a reader asks for, now, and as good as it can be had."""
 
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
-from core.deadline import Deadline, deadline_of
-from core.errors import UpstreamError, UpstreamNotFound
-from core.services.bulkhead import Bulkhead, outcome_of
-from core.services.imdb_service import IMDbService
-from core.services.kinocheck_service import KinoCheckService
-from core.services.watchmode_service import WatchmodeService
+from django.utils import timezone
+
+from core.deadline import Deadline, deadline_of, time_left
+from core.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    UpstreamError,
+    UpstreamNotFound,
+    error_for_code,
+)
+from core.services.single_flight import SingleFlight
 from core.utils.logging import film_id
-from films.services.film_cache import FilmCacheService
-from films.services.sections import METADATA, SECTIONS, STREAMING, TRAILER, Outcome, merge
+from films.models import FilmFetch
+from films.services.fetch_register import FetchRegister
+from films.services.film_answer import FilmAnswer, FilmCopy, Origin
+from films.services.film_cache import FilmCacheService, StoredFilm
+from films.services.film_fetcher import FilmFetcher
+from films.services.rendering import render
+from films.services.sections import METADATA, as_stale
+from films.services.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
+# How often to look whether another process is done with a film.
+_POLL_SECONDS = 0.1
+
 
 class FilmAggregatorService:
-    """Gives the payload of a film, from the cache or, on a miss, from all sources at once.
+    """Gives the payload of a film: from the cache or, on a miss, from all sources at once.
 
-    `bulkheads` has the threads for each source by its name, `deadline_seconds` is the time that a
-    miss may take.
+    One fetch a film at a time, in all processes that share the database: whoever asks meanwhile
+    waits for it, `deadline_seconds` at most. `cold_slots` bounds the requests of this process that
+    fetch or wait.
     """
 
     def __init__(
         self,
         *,
-        imdb: IMDbService,
-        kinocheck: KinoCheckService,
-        watchmode: WatchmodeService,
         cache: FilmCacheService,
-        bulkheads: Mapping[str, Bulkhead],
+        register: FetchRegister,
+        fetcher: FilmFetcher,
+        upkeep: Upkeep,
+        cold_slots: threading.Semaphore,
         deadline_seconds: float,
+        now: Callable[[], datetime] = timezone.now,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._kinocheck = kinocheck
-        self._watchmode = watchmode
         self._cache = cache
-        self._bulkheads = bulkheads
+        self._register = register
+        self._fetcher = fetcher
+        self._upkeep = upkeep
+        self._cold_slots = cold_slots
         self._deadline_seconds = deadline_seconds
-        self._imdb_sections: dict[str, Callable[[str], Any]] = {
-            "metadata": imdb.get_metadata,
-            "credits": imdb.get_credits,
-            "images": imdb.get_images,
-            "videos": imdb.get_videos,
-            "parents_guide": imdb.get_parents_guide,
-            "certificates": imdb.get_certificates,
-            "release_dates": imdb.get_release_dates,
-        }
+        self._now = now
+        self._sleep = sleep
+        self._flights = SingleFlight(METADATA.source, before_wait=cache.release_connection)
 
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
         """Return the twelve-key payload of the film, fetched and stored where it is not fresh.
 
         Sections that could not be fetched are named in `warnings`. Raises `UpstreamNotFound` where
-        IMDb knows no such title, another `UpstreamError` where it could not tell and nothing is
-        stored.
+        IMDb knows no such title, `Overloaded` where too many films are being fetched already, and
+        another `UpstreamError` where a source could not tell and nothing is stored.
+        """
+        return self.answer(imdb_id).payload
+
+    def answer(
+        self,
+        imdb_id: str,
+        *,
+        gzipped: bool = False,
+        before_fetch: Callable[[], None] = lambda: None,
+    ) -> FilmAnswer:
+        """Do as `fetch_and_cache`, and return the payload as bytes, plain or `gzipped`.
+
+        On a miss, `before_fetch` may refuse by raising `Overloaded`.
         """
         film_id.set(imdb_id)
+        hit = self._cache.hit(imdb_id, gzipped=gzipped)
+        if hit:
+            self._upkeep.consider(imdb_id, age=hit.age, needs_repair=hit.needs_repair)
+            return hit.answer
+        copy = self._miss(imdb_id, before_fetch)
+        return copy.answer(gzipped=gzipped, now=self._now(), ttl=self._cache.ttl)
+
+    def _miss(self, imdb_id: str, before_fetch: Callable[[], None]) -> FilmCopy:
+        stored = self._cache.load(imdb_id)
+        entry = self._register.entry(imdb_id)
+        self._raise_if_missing(entry, stored)
+        if stored and entry.retry_at and entry.retry_at > self._now():
+            return _stale(stored)
+        try:
+            before_fetch()
+            return self._fetch_once(imdb_id, stored)
+        except UpstreamNotFound:
+            raise
+        except (UpstreamError, Overloaded) as exc:
+            if stored is None:
+                raise
+            logger.warning("an expired film is shown", extra={"outcome": type(exc).__name__})
+            return _stale(stored)
+
+    def _fetch_once(self, imdb_id: str, stored: StoredFilm | None) -> FilmCopy:
+        """Fetch the film in this thread or wait for the one that does."""
+        if not self._cold_slots.acquire(blocking=False):
+            raise Overloaded("Too many films are being fetched right now.", retry_after=1)
+        try:
+            with deadline_of(Deadline(self._deadline_seconds)):
+                return self._flights.run(imdb_id, partial(self._lead, imdb_id, stored))
+        finally:
+            self._cold_slots.release()
+
+    def _lead(self, imdb_id: str, stored: StoredFilm | None) -> FilmCopy:
+        """Fetch for all who wait in this process, or wait for the process that does already."""
+        asked_at = self._now()
+        while (lease := self._register.acquire(imdb_id)) is None:
+            self._cache.release_connection()
+            if time_left(1) <= 0:
+                raise DeadlineExceeded(METADATA.source, "deadline")
+            self._sleep(time_left(_POLL_SECONDS))
+            stored = self._cache.load(imdb_id)
+            if stored and stored.is_fresh:
+                return _copy(stored)
+            entry = self._register.entry(imdb_id)
+            self._raise_if_missing(entry, stored)
+            if entry.failure and entry.ended_at and entry.ended_at >= asked_at:
+                raise error_for_code(entry.failure)(METADATA.source, "another process failed")
+        # Somebody may have stored it between our look and our lease.
         stored = self._cache.load(imdb_id)
         if stored and stored.is_fresh:
-            return stored.payload
-        lookup = _WatchmodeLookup(self._watchmode, self._known_watchmode_id(imdb_id))
-        self._cache.release_connection()
-        with deadline_of(Deadline(self._deadline_seconds)):
-            outcomes = self._fan_out(imdb_id, lookup)
-        payload = merge(imdb_id, outcomes, stored.payload if stored else None)
-        if lookup.is_gone:
-            self._cache.forget_watchmode_title(imdb_id)
-        elif lookup.is_new:
-            self._cache.save_watchmode_title(imdb_id, lookup.watchmode_id)
-        # An answer without news from IMDb must not pass for a fresh one the next time.
-        if not isinstance(outcomes[METADATA.name], UpstreamError):
-            self._cache.save_cache(imdb_id, payload)
-        return payload
+            self._register.finish(lease)
+            return _copy(stored)
+        fetched = self._fetcher.fetch(lease, stored)
+        if fetched.is_cut_off:
+            self._upkeep.complete(imdb_id)
+        origin = Origin.FETCHED if fetched.is_fresh else Origin.STALE
+        return FilmCopy(fetched.rendering, fetched.cached_at, origin)
 
-    def _known_watchmode_id(self, imdb_id: str) -> tuple[bool, int | None]:
-        title = self._cache.watchmode_title(imdb_id)
-        return (True, title.watchmode_id) if title else (False, None)
-
-    def _fan_out(self, imdb_id: str, lookup: "_WatchmodeLookup") -> dict[str, Outcome]:
-        # The longest chain, two calls, goes first.
-        fetches: dict[str, Callable[[str], Any]] = {
-            STREAMING.name: lookup.streaming,
-            TRAILER.name: self._kinocheck.get_trailer,
-            **self._imdb_sections,
-        }
-        sources = {section.name: section.source for section in SECTIONS}
-        futures: dict[str, Future[Any]] = {}
-        for name, fetch in fetches.items():
-            priority = 0 if name == METADATA.name else 1
-            futures[name] = self._bulkheads[sources[name]].submit(
-                partial(fetch, imdb_id), priority=priority
-            )
-        return {name: _outcome(future, sources[name]) for name, future in futures.items()}
+    def _raise_if_missing(self, entry: FilmFetch, stored: StoredFilm | None) -> None:
+        if self._fetcher.is_missing(entry, stored):
+            raise UpstreamNotFound(METADATA.source, "remembered")
 
 
-class _WatchmodeLookup:
-    """The chain of two calls behind `streaming`, the first of which is mostly known already."""
-
-    def __init__(self, watchmode: WatchmodeService, known: tuple[bool, int | None]) -> None:
-        self._watchmode = watchmode
-        self._is_known, self.watchmode_id = known
-        self.is_new = False
-        self.is_gone = False
-
-    def streaming(self, imdb_id: str) -> list[dict[str, Any]]:
-        """Return the offers for the film; `[]` where Watchmode does not know it."""
-        if not self._is_known:
-            self.watchmode_id = self._watchmode.lookup_title_id(imdb_id)
-            self.is_new = True
-        if self.watchmode_id is None:
-            return []
-        try:
-            return self._watchmode.get_streaming_sources(self.watchmode_id)
-        except UpstreamNotFound:
-            self.is_gone = True
-            return []
+def _copy(stored: StoredFilm) -> FilmCopy:
+    return FilmCopy(render(stored.payload), stored.cached_at, Origin.HIT)
 
 
-def _outcome(future: "Future[Any]", source: str) -> Outcome:
-    try:
-        return outcome_of(future, source)
-    except UpstreamError as exc:
-        return exc
+def _stale(stored: StoredFilm) -> FilmCopy:
+    return FilmCopy(render(as_stale(stored.payload)), stored.cached_at, Origin.STALE)

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
-from django.db import connection
-from django.utils import timezone
+from django.db import connection, transaction
+from django.utils.timezone import now as utc_now
 
-from films.models import Film, WatchmodeTitle
+from films.models import Film, FilmBody
+from films.services.film_answer import FilmAnswer, FilmCopy, Origin
+from films.services.rendering import Rendering, render
 
 _TITLE_LENGTH = 512
 _URL_LENGTH = 2000
@@ -22,32 +24,87 @@ _valid_url = URLValidator(schemes=["http", "https"])
 
 @dataclass(frozen=True, slots=True)
 class StoredFilm:
-    """A stored payload and whether it is still within its time to live."""
+    """A stored payload, when it was saved, and whether that is within its time to live.
+
+    `age` is the part of the time to live that is over: 0.0 when just saved, from 1.0 on expired.
+    """
 
     payload: dict[str, Any]
-    is_fresh: bool
+    cached_at: datetime
+    age: float
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may be shown without asking the sources again."""
+        return self.age < 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The answer for a film that is fresh, and what upkeep must know; `age` as in `StoredFilm`."""
+
+    answer: FilmAnswer
+    age: float
+    needs_repair: bool
 
 
 class FilmCacheService:
     """Keeps merged payloads in the database, each fresh for `ttl` after it was saved."""
 
-    def __init__(
-        self,
-        *,
-        ttl: timedelta,
-        watchmode_id_ttl: timedelta,
-        now: Callable[[], datetime] = timezone.now,
-    ) -> None:
-        self._ttl = ttl
-        self._watchmode_id_ttl = watchmode_id_ttl
+    def __init__(self, *, ttl: timedelta, now: Callable[[], datetime] = utc_now) -> None:
+        self.ttl = ttl
         self._now = now
+
+    def hit(self, imdb_id: str, *, gzipped: bool = False) -> Hit | None:
+        """Return the film's bytes where it is stored and fresh, in one query; else None."""
+        coding = "gzipped" if gzipped else "body"
+        row = (
+            Film.objects.filter(imdb_id=imdb_id, cached_at__gt=self._now() - self.ttl)
+            .values_list(
+                "cached_at",
+                "updated_at",
+                "rendered__rendered_for",
+                "rendered__version",
+                f"rendered__{coding}",
+                "rendered__has_warnings",
+                "rendered__needs_repair",
+            )
+            .first()
+        )
+        if row is None:
+            return None
+        cached_at, updated_at, rendered_for, version, body, has_warnings, needs_repair = row
+        if rendered_for != updated_at:
+            return self._rendered_hit(imdb_id, gzipped=gzipped)
+        age = self._now() - cached_at
+        answer = FilmAnswer(
+            version=version,
+            body=bytes(body),
+            is_gzipped=gzipped,
+            has_warnings=has_warnings,
+            origin=Origin.HIT,
+            age=max(0, int(age.total_seconds())),
+            fresh_for=int((self.ttl - age).total_seconds()),
+        )
+        return Hit(answer, age / self.ttl, needs_repair)
+
+    def _rendered_hit(self, imdb_id: str, *, gzipped: bool) -> Hit | None:
+        """Do as `hit` for a row that somebody wrote without its bytes."""
+        stored = self.load(imdb_id)
+        if stored is None:
+            return None
+        copy = FilmCopy(render(stored.payload), stored.cached_at, Origin.HIT)
+        answer = copy.answer(gzipped=gzipped, now=self._now(), ttl=self.ttl)
+        return Hit(answer, stored.age, copy.rendering.needs_repair)
 
     def load(self, imdb_id: str) -> StoredFilm | None:
         """Return the stored film, fresh or not; None where nothing is stored."""
         row = Film.objects.filter(imdb_id=imdb_id).values_list("full_json", "cached_at").first()
         if row is None or not isinstance(row[0], dict):
             return None
-        return StoredFilm(payload=row[0], is_fresh=self._is_within_ttl(row[1]))
+        # A row that was never cached is as old as can be.
+        cached_at = row[1] or datetime.fromtimestamp(0, tz=timezone.utc)
+        return StoredFilm(payload=row[0], cached_at=cached_at, age=self._age(cached_at))
 
     def get_cached(self, imdb_id: str) -> dict[str, Any] | None:
         """Return the stored payload, fresh or not; None where nothing is stored."""
@@ -61,7 +118,7 @@ class FilmCacheService:
             .values_list("cached_at", flat=True)
             .first()
         )
-        return self._is_within_ttl(cached_at)
+        return cached_at is not None and self._age(cached_at) < 1.0
 
     def save_cache(self, imdb_id: str, payload: dict[str, Any]) -> None:
         """Store `payload` as the film's newest, from now on fresh for the time to live.
@@ -69,44 +126,65 @@ class FilmCacheService:
         Title, year and poster of the row come from the payload's metadata, clipped or null where
         the column cannot hold them; the payload itself is stored as it is.
         """
+        self.store(imdb_id, payload, cached_at=self._now())
+
+    def store(
+        self,
+        imdb_id: str,
+        payload: dict[str, Any],
+        *,
+        cached_at: datetime,
+        rendering: Rendering | None = None,
+    ) -> None:
+        """Store `payload` as `save_cache` does, with the age, and the bytes, that it has."""
+        made = rendering or render(payload)
         metadata = payload.get("metadata") or {}
-        now = self._now()
-        Film.objects.update_or_create(
+        film = Film(
             imdb_id=imdb_id,
-            defaults={
-                "title": str(payload.get("title") or "")[:_TITLE_LENGTH],
-                "year": _year(metadata.get("startYear"), now.year),
-                "poster_url": _poster_url(metadata),
-                "full_json": payload,
-                "cached_at": now,
-            },
+            title=str(payload.get("title") or "")[:_TITLE_LENGTH],
+            year=_year(metadata.get("startYear"), self._now().year),
+            poster_url=_poster_url(metadata),
+            full_json=payload,
+            cached_at=cached_at,
         )
-
-    def watchmode_title(self, imdb_id: str) -> WatchmodeTitle | None:
-        """Return what a look-up in the last month found; None where there was none."""
-        since = self._now() - self._watchmode_id_ttl
-        known: WatchmodeTitle | None
-        known = WatchmodeTitle.objects.filter(imdb_id=imdb_id, looked_up_at__gt=since).first()
-        return known
-
-    def save_watchmode_title(self, imdb_id: str, watchmode_id: int | None) -> None:
-        """Remember the result of a look-up; None that Watchmode does not know the film."""
-        WatchmodeTitle.objects.update_or_create(
-            imdb_id=imdb_id,
-            defaults={"watchmode_id": watchmode_id, "looked_up_at": self._now()},
-        )
-
-    def forget_watchmode_title(self, imdb_id: str) -> None:
-        """Have the number looked up again: Watchmode does not know the remembered one any more."""
-        WatchmodeTitle.objects.filter(imdb_id=imdb_id).delete()
+        with transaction.atomic():
+            # One statement each: 40 writers of a film at once leave one row and no error.
+            Film.objects.bulk_create(
+                [film],
+                update_conflicts=True,
+                unique_fields=["imdb_id"],
+                update_fields=[
+                    *("title", "year", "poster_url", "full_json", "cached_at", "updated_at")
+                ],
+            )
+            FilmBody.objects.bulk_create(
+                [_body(film, made)],
+                update_conflicts=True,
+                unique_fields=["film"],
+                update_fields=[
+                    *("rendered_for", "version", "body", "gzipped", "has_warnings", "needs_repair")
+                ],
+            )
 
     def release_connection(self) -> None:
         """Give the thread's database connection back before a wait for the network."""
         if not connection.in_atomic_block:
             connection.close()
 
-    def _is_within_ttl(self, cached_at: datetime | None) -> bool:
-        return cached_at is not None and self._now() - cached_at < self._ttl
+    def _age(self, cached_at: datetime) -> float:
+        return (self._now() - cached_at) / self.ttl
+
+
+def _body(film: Film, made: Rendering) -> FilmBody:
+    return FilmBody(
+        film_id=film.imdb_id,
+        rendered_for=film.updated_at,
+        version=made.version,
+        body=made.body,
+        gzipped=made.gzipped,
+        has_warnings=made.has_warnings,
+        needs_repair=made.needs_repair,
+    )
 
 
 def _year(value: Any, this_year: int) -> int | None:

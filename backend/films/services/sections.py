@@ -35,6 +35,9 @@ SECTIONS = (
     STREAMING,
 )
 
+# Nothing but another setting or another plan helps.
+_BEYOND_REPAIR = frozenset({"not_configured", "region_not_covered"})
+
 _SENTENCES = {
     "not_found": "The source says that there is no such title.",
     "timeout": "The source did not answer in time.",
@@ -54,32 +57,42 @@ def merge(
 ) -> dict[str, Any]:
     """Return the payload of a film: its twelve keys, always all of them.
 
-    `outcomes` has the answer or the `UpstreamError` of each section, `last` the payload stored
-    before. A section that failed keeps its last good value with a `stale` warning; where there is
-    none it is empty, with a warning that tells why. That a source has nothing is no failure.
+    `outcomes` has the answer or the `UpstreamError` of each section that was asked for, `last` the
+    payload stored before. A section that was not asked for stays as it was. One that failed keeps
+    its last good value with a `stale` warning; where there is none it is empty, with a warning
+    that tells why. That a source has nothing is no failure.
     Raises the error of `metadata` where there is no last good one: without it there is no film.
     """
+    last = last or {}
     values: dict[str, Any] = {}
-    warnings: list[dict[str, str]] = []
+    warnings: dict[str, dict[str, str]] = {
+        warning["section"]: warning for warning in last.get("warnings", [])
+    }
     for section in SECTIONS:
-        outcome = outcomes[section.name]
+        name = section.name
+        if name not in outcomes:
+            values[name] = last.get(name, section.empty())
+            continue
+        outcome = outcomes[name]
+        warnings.pop(name, None)
         if isinstance(outcome, UpstreamNotFound) and section is not METADATA:
-            values[section.name] = section.empty()
+            values[name] = section.empty()
         elif not isinstance(outcome, UpstreamError):
-            values[section.name] = outcome
-        elif last is not None and has_good(last, section):
-            values[section.name] = last[section.name]
-            warnings.append(_warning(section, "stale", f"An older copy is shown. {_why(outcome)}"))
+            values[name] = outcome
+        elif has_good(last, section):
+            values[name] = last[name]
+            text = f"An older copy is shown. {_why(outcome)}"
+            warnings[name] = _warning(section, "stale", text)
         elif section is METADATA:
             raise outcome
         else:
-            values[section.name] = section.empty()
-            warnings.append(_warning(section, outcome.code, _why(outcome)))
+            values[name] = section.empty()
+            warnings[name] = _warning(section, outcome.code, _why(outcome))
     return {
         "imdb_id": imdb_id,
         "title": values["metadata"]["primaryTitle"],
         **values,
-        "warnings": warnings,
+        "warnings": [warnings[section.name] for section in SECTIONS if section.name in warnings],
     }
 
 
@@ -91,6 +104,25 @@ def has_good(payload: Mapping[str, Any], section: Section) -> bool:
     if section is METADATA and not payload.get("metadata"):
         return False
     return section.name in payload and section.name not in failed
+
+
+def as_stale(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a payload that is past its time: every section without a warning gets `stale`."""
+    warned = {warning["section"]: warning for warning in payload.get("warnings", [])}
+    warnings = [
+        warned.get(section.name) or _warning(section, "stale", "An older copy is shown.")
+        for section in SECTIONS
+    ]
+    return {**payload, "warnings": warnings}
+
+
+def repairable(payload: Mapping[str, Any]) -> list[str]:
+    """Return the names of the sections that another fetch may mend."""
+    return [
+        warning["section"]
+        for warning in payload.get("warnings", [])
+        if warning["code"] not in _BEYOND_REPAIR
+    ]
 
 
 def _why(error: UpstreamError) -> str:

@@ -1,10 +1,15 @@
 """Hand-written stand-ins for what the film services are given."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from core.budgets import UpstreamBudgets
 from core.errors import UpstreamError
 from core.services.bulkhead import Bulkhead
+from core.services.gate import Gate
+from films.services.film_answer import FilmAnswer, FilmCopy, Origin
+from films.services.rendering import render
 
 INCEPTION = "tt1375666"
 
@@ -97,12 +102,25 @@ class FakeAggregator:
     def __init__(self, outcome: dict[str, Any] | Exception) -> None:
         self._outcome = outcome
         self.asked: list[str] = []
+        self.origin = Origin.HIT
 
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
+        return self.answer(imdb_id).payload
+
+    def answer(
+        self,
+        imdb_id: str,
+        *,
+        gzipped: bool = False,
+        before_fetch: Callable[[], None] = lambda: None,
+    ) -> FilmAnswer:
+        before_fetch()
         self.asked.append(imdb_id)
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        return self._outcome
+        now = Clock().time
+        copy = FilmCopy(render(self._outcome), now - timedelta(hours=1), self.origin)
+        return copy.answer(gzipped=gzipped, now=now, ttl=timedelta(hours=24))
 
 
 class FakeSearch:
@@ -117,6 +135,32 @@ class FakeSearch:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
+
+
+class FakeUpkeep:
+    """Remembers which films it was told of."""
+
+    def __init__(self) -> None:
+        self.considered: list[str] = []
+        self.completed: list[str] = []
+
+    def consider(self, imdb_id: str, *, age: float, needs_repair: bool) -> None:
+        self.considered.append(imdb_id)
+
+    def complete(self, imdb_id: str) -> None:
+        self.completed.append(imdb_id)
+
+    def tend(self, imdb_id: str, *, is_due: bool) -> bool:
+        raise NotImplementedError
+
+
+def budgets(clock: Clock, **options: Any) -> UpstreamBudgets:
+    gates = {
+        name: Gate(name, shared=True, now=clock) for name in ("imdbapi", "kinocheck", "watchmode")
+    }
+    return UpstreamBudgets(
+        **{"gates": gates, "paces": {}, "quotas": {}, "probe_seconds": 5, "now": clock} | options
+    )
 
 
 def bulkheads() -> dict[str, Bulkhead]:

@@ -5,6 +5,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from django.core.cache import cache
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,11 +21,15 @@ from core.errors import (
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.watchmode_service import WatchmodeService
-from films.models import Film, WatchmodeTitle
+from films.models import Film, FilmFetch
+from films.services.fan_out import FanOut
+from films.services.fetch_register import FetchRegister
 from films.services.film_aggregator import FilmAggregatorService
 from films.services.film_cache import FilmCacheService
+from films.services.film_fetcher import FilmFetcher, MemoryPolicy
 from films.services.film_search import FilmSearchService, search_result
 from films.services.sections import SECTIONS, has_good, merge
+from films.services.upkeep import Upkeep
 from films.tests.fakes import (
     INCEPTION,
     Clock,
@@ -32,7 +37,9 @@ from films.tests.fakes import (
     FakeIMDb,
     FakeKinoCheck,
     FakeSearch,
+    FakeUpkeep,
     FakeWatchmode,
+    budgets,
     bulkheads,
 )
 
@@ -55,19 +62,36 @@ TWELVE_KEYS = [
 class House:
     """An aggregator with all its collaborators at hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deadline_seconds: float = 5, **pieces) -> None:
         self.clock = Clock()
         self.imdb, self.kinocheck, self.watchmode = FakeIMDb(), FakeKinoCheck(), FakeWatchmode()
-        self.cache = FilmCacheService(
-            ttl=timedelta(hours=24), watchmode_id_ttl=timedelta(days=30), now=self.clock
-        )
-        self.aggregator = FilmAggregatorService(
-            imdb=self.imdb,
-            kinocheck=self.kinocheck,
-            watchmode=self.watchmode,
+        self.cache = FilmCacheService(ttl=timedelta(hours=24), now=self.clock)
+        self.register = FetchRegister(lease_time=timedelta(seconds=4), now=self.clock)
+        self.budgets = budgets(self.clock)
+        self.fetcher = FilmFetcher(
             cache=self.cache,
-            bulkheads=bulkheads(),
-            deadline_seconds=5,
+            register=self.register,
+            fan_out=FanOut(
+                imdb=self.imdb,
+                kinocheck=self.kinocheck,
+                watchmode=self.watchmode,
+                bulkheads=pieces.get("bulkheads") or bulkheads(),
+                budgets=self.budgets,
+                release_connection=self.cache.release_connection,
+            ),
+            policy=MemoryPolicy(),
+            now=self.clock,
+        )
+        self.upkeep = FakeUpkeep()
+        self.cold_slots = threading.BoundedSemaphore(4)
+        self.aggregator = FilmAggregatorService(
+            cache=self.cache,
+            register=self.register,
+            fetcher=self.fetcher,
+            upkeep=self.upkeep,
+            cold_slots=self.cold_slots,
+            deadline_seconds=deadline_seconds,
+            now=self.clock,
         )
 
     @property
@@ -91,6 +115,7 @@ def house(db) -> House:
         (FakeWatchmode, WatchmodeService),
         (FakeAggregator, FilmAggregatorService),
         (FakeSearch, FilmSearchService),
+        (FakeUpkeep, Upkeep),
     ],
 )
 def test_a_fake_has_the_public_methods_of_the_real_class(fake, real):
@@ -277,25 +302,19 @@ def test_a_bug_in_a_service_is_not_taken_for_an_outage(house):
         house.fetch()
 
 
-def test_metadata_goes_first_in_a_line_of_one(house):
-    house.aggregator = FilmAggregatorService(
-        imdb=house.imdb,
-        kinocheck=house.kinocheck,
-        watchmode=house.watchmode,
-        cache=house.cache,
-        bulkheads={**bulkheads(), "imdbapi": _Blocked("imdbapi", concurrency=1)},
-        deadline_seconds=5,
-    )
+def test_metadata_goes_first_in_a_line_of_one(db):
+    house = House(bulkheads={**bulkheads(), "imdbapi": _Blocked("imdbapi", concurrency=1)})
 
     house.fetch()
 
     assert house.imdb.asked[0] == "get_metadata"
 
 
-def test_a_source_that_stays_mute_costs_its_sections_and_no_more_than_the_deadline(house):
+def test_a_source_that_stays_mute_costs_its_sections_and_no_more_than_the_deadline(db):
+    house = House(deadline_seconds=0.05)
     never = threading.Event()
     house.kinocheck.get_trailer = lambda imdb_id: never.wait(5)
-    house.aggregator._deadline_seconds = 0.05
+    house.fetcher._fan_out._fetches["trailer"] = house.kinocheck.get_trailer
 
     payload = house.fetch()
     never.set()
@@ -392,9 +411,11 @@ class TestCache:
         assert Film.objects.get().poster_url is None
 
     def test_a_watchmode_number_beyond_32_bits_is_kept(self, house):
-        house.cache.save_watchmode_title(INCEPTION, 2**40)
+        house.watchmode.answers["lookup_title_id"] = 2**40
 
-        assert WatchmodeTitle.objects.get().watchmode_id == 2**40
+        house.fetch()
+
+        assert FilmFetch.objects.get().watchmode_id == 2**40
 
 
 values = st.one_of(
@@ -459,9 +480,18 @@ class TestMerge:
         assert {warning["section"] for warning in payload["warnings"]} == failed
 
 
+@pytest.mark.django_db
 class TestSearch:
     def search(self, imdb) -> list[dict]:
-        service = FilmSearchService(imdb=imdb, bulkhead=bulkheads()["imdbapi"], deadline_seconds=5)
+        cache.clear()
+        service = FilmSearchService(
+            imdb=imdb,
+            bulkhead=bulkheads()["imdbapi"],
+            budgets=budgets(Clock()),
+            cold_slots=threading.BoundedSemaphore(4),
+            release_connection=lambda: None,
+            deadline_seconds=5,
+        )
         return service.search("inception")
 
     def test_a_title_is_shown_with_five_fields(self):

@@ -93,7 +93,7 @@ def test_a_kept_connection_is_counted_once(sandbox: Client) -> None:
 
 
 def test_the_most_calls_in_flight_are_remembered(sandbox: Client) -> None:
-    sandbox.set("imdbapi", latency_ms=50)
+    sandbox.set("imdbapi", latency_ms=300)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(sandbox.get, [FILM] * 4))

@@ -3,6 +3,7 @@ import gzip
 import http.client
 import json
 import math
+import socket
 import time
 from typing import Any
 
@@ -268,11 +269,14 @@ def test_reset_sends_nothing_but_rst(sandbox: Client) -> None:
 )
 def test_a_reset_can_come_later(sandbox: Client, kind: str, beginning: bytes) -> None:
     sandbox.fault(kind)
-    received = b""
+    received = bytearray()
+
+    def read_to_the_end(sock: socket.socket) -> None:
+        while chunk := sock.recv(65536):
+            received.extend(chunk)
 
     with sandbox.socket(FILM) as sock, pytest.raises(ConnectionResetError):
-        while chunk := sock.recv(65536):
-            received += chunk
+        read_to_the_end(sock)
 
     assert beginning in received
 
