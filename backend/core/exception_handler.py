@@ -4,7 +4,7 @@ import logging
 import math
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.http import Http404
 from rest_framework.exceptions import APIException, Throttled
 from rest_framework.response import Response
@@ -17,11 +17,15 @@ from core.errors import (
     UpstreamError,
     UpstreamNotFound,
 )
+from core.utils.logging import Seldom
 
 logger = logging.getLogger(__name__)
 
 # How soon to come back where nobody knows better.
 DEFAULT_RETRY_AFTER = 5.0
+
+# Each request meets the same lost database; one line a second tells enough.
+_outage = Seldom(seconds=1.0)
 
 
 def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -36,8 +40,10 @@ def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
         return _error(429 if exc.is_callers_fault else 503, str(exc), exc.retry_after)
     if isinstance(exc, UpstreamError):
         return _upstream_error(exc)
-    if isinstance(exc, OperationalError | InterfaceError):
-        logger.error("database unavailable", extra={"outcome": "db_unavailable"}, exc_info=exc)
+    # The last one: tables are missing, nobody ran the migrations yet.
+    if isinstance(exc, OperationalError | InterfaceError | ProgrammingError):
+        if _outage.is_due():
+            logger.error("database unavailable", extra={"outcome": "db_unavailable"}, exc_info=exc)
         return _error(503, "The database cannot be reached right now.", DEFAULT_RETRY_AFTER)
     if isinstance(exc, Http404):
         return _error(404, "There is nothing at this path.")

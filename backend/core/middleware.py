@@ -9,6 +9,7 @@ from collections.abc import Callable
 from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 
+from core import metrics
 from core.api import json_error
 from core.utils.logging import correlation_id, film_id
 
@@ -36,6 +37,8 @@ class RequestContextMiddleware:
             response = self._answer(request)
             response["X-Correlation-ID"] = identifier
             response.setdefault("X-Content-Type-Options", "nosniff")
+            match = request.resolver_match
+            metrics.REQUESTS.labels(match.route if match else "none", response.status_code).inc()
             logger.info(
                 "request",
                 extra={

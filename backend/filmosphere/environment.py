@@ -158,6 +158,28 @@ class Environment:
             )
         return dict(config)
 
+    def redis_url(self, name: str) -> str:
+        """Return an address that redis-py understands, `""` where none is given."""
+        value = self.text(name)
+        if value and not _is_redis_url(value):
+            raise ImproperlyConfigured(
+                f"{name} must be redis://user:password@host:port/db, or rediss:// or unix:///path"
+            )
+        return value
+
+
+def _is_redis_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        valid_port = parts.port != 0
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    database = parts.path.removeprefix("/")
+    valid = valid_port and (not database or bool(re.fullmatch(r"[0-9]{1,9}", database, re.ASCII)))
+    return parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and valid
+
 
 def _settings_in(env_file: Path) -> str:
     # django-environ logs a line that it cannot read, secret and all, and goes on without it.

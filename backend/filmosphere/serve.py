@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,15 +12,17 @@ from django.db import connection
 from granian import Granian
 from granian.constants import Interfaces
 
-from filmosphere.startup import load_settings_or_exit
+from filmosphere.startup import REDIS_WAS_THERE, load_settings_or_exit, reach_redis_or_exit
 
 
 def main() -> None:
     """Serve until told to stop; the sandbox, where it is the source, lives and ends with us."""
     load_settings_or_exit()
+    reach_redis_or_exit()
+    os.environ[REDIS_WAS_THERE] = "yes"
     # The workers read the settings again: they must find the key that was made for this run.
     os.environ["DJANGO_SECRET_KEY"] = settings.SECRET_KEY
-    with sandbox():
+    with sandbox(), shared_metrics():
         print(banner(), flush=True)
         Granian(
             "filmosphere.wsgi:application",
@@ -56,6 +59,7 @@ def banner() -> str:
             "Try it:",
             f"  curl '{url}/api/search?q=inception'",
             f"  curl {url}/api/films/tt1375666",
+            f"  curl '{url}/api/v1/search/id/?id=tt1375666'",
         ]
     )
 
@@ -86,6 +90,17 @@ def sandbox() -> Iterator[None]:
     finally:
         process.terminate()
         process.wait(timeout=5)
+
+
+@contextmanager
+def shared_metrics() -> Iterator[None]:
+    """Give several server processes a folder where they count together for `/metrics`."""
+    if settings.WORKERS == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="filmosphere-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +26,8 @@ UPSTREAM_SETTINGS = (
     "KINO_API_KEY",
     "WATCHMODE_BASE",
     "WATCHMODE_API_KEY",
+    "OMDB_BASE_URL",
+    "OMDB_API_KEY",
 )
 
 # Nothing said about any source: all of them are the sandbox. One word about one of them and all
@@ -47,6 +50,9 @@ WATCHMODE_BASE = env.base_url(
     "WATCHMODE_BASE", _source("https://api.watchmode.com/v1", "/watchmode/v1")
 )
 WATCHMODE_API_KEY = env.key("WATCHMODE_API_KEY", "sandbox-watchmode-key" if SANDBOX else "")
+OMDB_BASE_URL = env.base_url("OMDB_BASE_URL", _source("https://www.omdbapi.com/", "/omdb/"))
+OMDB_API_KEY = env.key("OMDB_API_KEY", "5a4db0c5" if SANDBOX else "")
+OMDB_DAILY_LIMIT = env.integer("OMDB_DAILY_LIMIT", 1000, minimum=1)
 WATCHMODE_REGION = env.pattern("WATCHMODE_REGION", "TR", "[A-Z]{2}", "two capital letters")
 
 HTTP_TIMEOUT = env.seconds("HTTP_TIMEOUT", 10, maximum=600)
@@ -58,18 +64,27 @@ KINO_DAILY_LIMIT = env.integer("KINO_DAILY_LIMIT", 1000)
 IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=64)
 KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=64)
 WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=64)
+OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=64)
 
 # --- What is kept, and for how long -----------------------------------------------------------
 
 CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
 HOT_SECONDS = env.seconds_or_none("HOT_SECONDS", 1)
 PARTIAL_RETRY = timedelta(seconds=env.seconds("PARTIAL_RETRY_SECONDS", 300))
+# Of the movies that Cinemix keeps.
+MOVIE_CACHE_TTL = timedelta(seconds=env.integer("CACHE_TTL", 3600, minimum=1))
 
 # --- Limits for callers -----------------------------------------------------------------------
 
 SEARCH_THROTTLE_RATE = env.rate("SEARCH_THROTTLE_RATE", "60/min")
 FILM_MISS_THROTTLE_RATE = env.rate("FILM_MISS_THROTTLE_RATE", "60/min")
 NUM_PROXIES = env.integer("NUM_PROXIES", 0, maximum=16)
+
+WINDOW_SIZE = env.integer("WINDOW_SIZE", 60, minimum=1)
+BUCKET_SIZE = env.integer("BUCKET_SIZE", 10, minimum=1)
+MAX_THRESHOLD = env.integer("MAX_THRESHOLD", 10, minimum=1)
+if WINDOW_SIZE % BUCKET_SIZE or BUCKET_SIZE * 2 > WINDOW_SIZE:
+    raise ImproperlyConfigured("BUCKET_SIZE must divide WINDOW_SIZE and be at most half of it")
 
 # --- Django -----------------------------------------------------------------------------------
 
@@ -116,6 +131,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "core",
     "films",
+    "cinemix",
 ]
 
 MIDDLEWARE = [
@@ -174,6 +190,9 @@ DATABASES = {
 _database = DATABASES["default"]
 _database["CONN_MAX_AGE"] = 60
 _database["CONN_HEALTH_CHECKS"] = True
+QUERY_TIMEOUT_MS = env.integer("QUERY_TIMEOUT_MS", 1000, maximum=60_000)
+# What the processes that answer requests add to these; management commands take their time.
+SERVING_DATABASE_OPTIONS: dict[str, str] = {}
 if str(_database["ENGINE"]).endswith("sqlite3"):
     # Readers do not wait for the writer, and a writer that has to wait does so instead of failing.
     _database["OPTIONS"] = {
@@ -184,14 +203,22 @@ if str(_database["ENGINE"]).endswith("sqlite3"):
     (PROJECT_DIR / "var").mkdir(exist_ok=True)
 else:
     _given = _database.get("OPTIONS")
+    _given = _given if isinstance(_given, dict) else {}
     # What DATABASE_URL says after its question mark, such as sslmode=require, holds.
-    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"} | (
-        _given if isinstance(_given, dict) else {}
-    )
+    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"} | _given
+    if QUERY_TIMEOUT_MS and "options" not in _given:
+        # The last one frees what a process holds that was paused in the middle of a transaction.
+        SERVING_DATABASE_OPTIONS["options"] = (
+            f"-c statement_timeout={QUERY_TIMEOUT_MS} -c lock_timeout={QUERY_TIMEOUT_MS} "
+            f"-c idle_in_transaction_session_timeout={5 * QUERY_TIMEOUT_MS}"
+        )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.text("REDIS_URL")
+REDIS_URL = env.redis_url("REDIS_URL")
+# Where they are given they win over what the URL says.
+REDIS_PASSWORD = env.text("REDIS_PASSWORD") or None
+REDIS_DB = env.integer("REDIS_DB", 0) if env.text("REDIS_DB") else None
 if REDIS_URL:
     CACHES: dict[str, dict[str, object]] = {
         "default": {"BACKEND": "core.cache.ForgivingRedisCache", "LOCATION": REDIS_URL}
@@ -258,7 +285,9 @@ USE_TZ = True
 # --- Logs -------------------------------------------------------------------------------------
 
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
-LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "console"))
+# Readable lines where a person looks on.
+_readable = "console" if sys.stderr.isatty() else "json"
+LOG_FORMAT = env.choice("LOG_FORMAT", _readable, ("json", "console"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

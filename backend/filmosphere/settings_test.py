@@ -21,6 +21,8 @@ os.environ |= {
     "KINO_API_KEY": "test-kinocheck-key",
     "WATCHMODE_BASE": "https://watchmode.test/v1",
     "WATCHMODE_API_KEY": "test-watchmode-key",
+    "OMDB_BASE_URL": "https://omdb.test",
+    "OMDB_API_KEY": "test-omdb-key",
     "SEARCH_THROTTLE_RATE": "",
     # Tests change rows behind the back of the cache.
     "HOT_SECONDS": "0",

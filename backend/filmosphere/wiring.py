@@ -14,12 +14,17 @@ import httpx
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from cinemix.movie_cache import cache_movie, get_movie, peek_movie
+from cinemix.movies import MovieService
+from cinemix.quota import OmdbQuota
+from cinemix.rate_limiter import RateLimiter
 from core.budgets import Pace, Quota, UpstreamBudgets
 from core.services.bulkhead import Bulkhead
 from core.services.gate import Gate, GatePolicy
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
+from core.services.omdb_service import OmdbService
 from core.services.watchmode_service import WatchmodeService
 from films.middleware import CachedFilmMiddleware
 from films.services.fan_out import FanOut
@@ -182,3 +187,27 @@ def cached_film_middleware(
         path=re.compile(r"/api/films/(tt[0-9]{1,18})/?", re.ASCII),
         get_aggregator=film_aggregator,
     )
+
+
+@cache
+def movies() -> MovieService:
+    """Return the movies of Cinemix."""
+    omdb = OmdbService(
+        http=http_client(), base_url=settings.OMDB_BASE_URL, api_key=settings.OMDB_API_KEY
+    )
+    return MovieService(
+        omdb=omdb,
+        bulkhead=Bulkhead(omdb.source, concurrency=settings.OMDB_CONCURRENCY),
+        quota=OmdbQuota(api_key=settings.OMDB_API_KEY, limit=settings.OMDB_DAILY_LIMIT),
+        cold_slots=cold_slots(),
+        get_movie=get_movie,
+        peek_movie=peek_movie,
+        cache_movie=cache_movie,
+        deadline_seconds=settings.FETCH_DEADLINE,
+    )
+
+
+@cache
+def rate_limiter() -> RateLimiter:
+    """Return the limiter that guards Cinemix."""
+    return RateLimiter()

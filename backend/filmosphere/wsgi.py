@@ -2,7 +2,8 @@
 
 from django.core.wsgi import get_wsgi_application
 
-from filmosphere.startup import load_settings_or_exit
+from filmosphere.startup import load_settings_or_exit, reach_redis_or_exit
 
-load_settings_or_exit()
+load_settings_or_exit(serves=True)
+reach_redis_or_exit()
 application = get_wsgi_application()

@@ -16,6 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
+from core import metrics
 from core.deadline import Deadline, time_left
 from core.errors import (
     DeadlineExceeded,
@@ -96,11 +97,13 @@ class HttpClient:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         gate: Gate | None = None,
+        before_attempt: Callable[[], None] | None = None,
     ) -> Reply:
         """Return what `url` answers, whatever its status below 500.
 
         `gate` is asked before each attempt and told of each that failed; what a reply says of the
-        source is for the caller to tell it.
+        source is for the caller to tell it. `before_attempt` is called before each that goes out,
+        for those who count them.
 
         Raises `UpstreamUnavailable` (or `UpstreamTimeout`, `DeadlineExceeded`) for network errors
         and 5xx once all attempts are used up, `UpstreamBadAnswer` for redirects, protocol
@@ -110,6 +113,8 @@ class HttpClient:
             with attempt:
                 number = attempt.retry_state.attempt_number
                 with _admitted(gate):
+                    if before_attempt:
+                        before_attempt()
                     return self._logged_attempt(source, url, params, headers, number)
         raise AssertionError("tenacity neither returned nor raised")
 
@@ -141,6 +146,7 @@ class HttpClient:
             fields |= {"outcome": _outcome(reply.status), "status": reply.status}
             return reply
         finally:
+            metrics.UPSTREAM_CALLS.labels(source, str(fields["outcome"])).inc()
             fields["ms"] = round((time.monotonic() - started) * 1000, 1)
             logger.log(level, "upstream call", extra=fields)
 

@@ -10,6 +10,7 @@ from django.test import Client, override_settings
 
 from core.tests.conftest import LogText
 from core.tests.support import CANARY
+from core.utils.logging import Seldom
 
 KNOWN = ["/healthz", "/api/films/abc", "/api/search", "/api/nope"]
 
@@ -219,6 +220,7 @@ def test_a_bug_is_500_as_json_and_logged_with_its_traceback(
         ("deadline", 503, "5"),
         ("database", 503, "5"),
         ("connection", 503, "5"),
+        ("not-migrated", 503, "5"),
     ],
 )
 def test_every_error_has_its_status_and_one_shape(
@@ -234,10 +236,15 @@ def test_a_caller_is_never_told_to_come_back_at_once(crashing: Client) -> None:
     assert int(crashing.get("/crash/at-once")["Retry-After"]) >= 1
 
 
-def test_a_lost_database_is_told_without_its_address(crashing: Client, log: LogText) -> None:
-    answer = crashing.get("/crash/database")
+def test_a_lost_database_is_told_without_its_address_and_once_a_second(
+    crashing: Client, log: LogText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.exception_handler._outage", Seldom(seconds=1, clock=lambda: 0.0))
 
-    assert b"10.0.0.1" not in answer.content
+    answers = [crashing.get("/crash/database") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert b"10.0.0.1" not in answers[0].content
     assert [line["outcome"] for line in log.of("database unavailable")] == ["db_unavailable"]
 
 

@@ -2,7 +2,11 @@
 
 import json
 import logging
+import math
+import threading
+import time
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
@@ -61,6 +65,25 @@ class ConsoleFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0]:
             lines += "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
         return "\n".join(text.encode("unicode_escape").decode("ascii") for text in lines)
+
+
+class Seldom:
+    """Is due at most once in `seconds`, for all threads together."""
+
+    def __init__(self, *, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = -math.inf
+
+    def is_due(self) -> bool:
+        """Return whether it is time again; who is told so does what is due."""
+        with self._lock:
+            now = self._clock()
+            if now < self._next:
+                return False
+            self._next = now + self._seconds
+            return True
 
 
 def _timestamp(record: logging.LogRecord) -> str:

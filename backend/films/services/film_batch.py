@@ -119,8 +119,8 @@ class FilmBatch:
         self,
         imdb_ids: Sequence[str],
         *,
-        saved_since: datetime | None = None,
-        on_wait: Callable[[str, float], object] = lambda reason, seconds: None,
+        saved_since: datetime | None,
+        on_wait: Callable[[str, float], object],
     ) -> Iterator[BatchResult]:
         """Bring each film to its end and give it then; one that may heal comes last.
 

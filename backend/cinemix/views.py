@@ -1,0 +1,98 @@
+"""The Cinemix surface."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from cinemix import errors
+from cinemix.dtos import MovieAnswer, MovieResultsAnswer
+from cinemix.movies import MovieService
+from cinemix.rate_limiter import RateLimiter, Verdict
+from core.api import ErrorSerializer, JSONView
+from core.errors import InvalidInput
+from core.imdb_id import parse_imdb_id
+from core.search_text import parse_search_text
+
+LAST_PAGE = 100
+
+_SEARCH_ERRORS = dict.fromkeys((400, 405, 429, 502, 503), ErrorSerializer)
+_MOVIE_ERRORS = dict.fromkeys((400, 404, 405, 429, 502, 503), ErrorSerializer)
+
+
+def _not_wired() -> Any:
+    raise ImproperlyConfigured("as_view() was not given what this view needs")
+
+
+class ClientThrottle(BaseThrottle):
+    """Lets the rate limiter decide, per client address behind `NUM_PROXIES` proxies."""
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+        self._verdict = Verdict(admitted=True)
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Whether the request is admitted."""
+        self._verdict = self._limiter.check(self.get_ident(request))
+        return self._verdict.admitted
+
+    def wait(self) -> float:
+        """Return the seconds until there is room for another one."""
+        return self._verdict.retry_after
+
+
+class _CinemixView(JSONView):
+    get_movies: Callable[[], MovieService] = staticmethod(_not_wired)
+    get_limiter: Callable[[], RateLimiter] = staticmethod(_not_wired)
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        # The others are refused anyway, or are a browser's question before the request.
+        counts = self.request.method in {"GET", "HEAD"}
+        return [ClientThrottle(self.get_limiter())] if counts else []
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        return errors.error_response
+
+
+class SearchView(_CinemixView):
+    """`GET /api/v1/search/?query=`."""
+
+    @extend_schema(
+        operation_id="searchMovies",
+        parameters=[
+            OpenApiParameter("query", str, required=True, description="What to look for."),
+            OpenApiParameter("page", int, description="Page of ten, from 1 to 100."),
+        ],
+        responses={200: MovieResultsAnswer, **_SEARCH_ERRORS},
+    )
+    def get(self, request: Request) -> Response:
+        """Find movies, series, episodes and games by title."""
+        query = parse_search_text(request.query_params.get("query"), "query")
+        page = _page(request.query_params.get("page", "1"))
+        return Response(MovieResultsAnswer(data=self.get_movies().search(query, page)).model_dump())
+
+
+class MovieView(_CinemixView):
+    """`GET /api/v1/search/id/?id=`."""
+
+    @extend_schema(
+        operation_id="getMovie",
+        parameters=[OpenApiParameter("id", str, required=True, description="IMDb id: tt…")],
+        responses={200: MovieAnswer, **_MOVIE_ERRORS},
+    )
+    def get(self, request: Request) -> Response:
+        """The details of a title."""
+        imdb_id = parse_imdb_id(request.query_params.get("id", ""))
+        return Response(MovieAnswer(data=self.get_movies().details(imdb_id)).model_dump())
+
+
+def _page(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= LAST_PAGE:
+        raise InvalidInput(f"'page' is a whole number from 1 to {LAST_PAGE}.")
+    return int(text)
