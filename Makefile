@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types image-lint migrations deploy schema
+.PHONY: run test bench check lint types image-lint migrations deploy schema
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.tests
@@ -15,6 +15,10 @@ run: $(VENV)/.tests
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# Needs wrk, and PostgreSQL named by DATABASE_URL.
+bench: $(VENV)/.tests
+	cd backend && ../$(BIN)/python -m acceptance.bench
 
 check: lint types image-lint migrations deploy schema
 

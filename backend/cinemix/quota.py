@@ -8,6 +8,7 @@ from django.db.models import F, QuerySet
 from django.utils.crypto import salted_hmac
 
 from cinemix.models import OmdbDay
+from core.budgets import Standing
 from core.errors import UpstreamQuotaExhausted
 
 
@@ -51,6 +52,14 @@ class OmdbQuota:
     def close(self, day: date) -> None:
         """Remember that OMDb itself grants no more calls on `day`."""
         self._rows(day).update(is_used_up=True)
+
+    def standing(self) -> Standing:
+        """Return how much of today is used."""
+        row = self._rows(self._now().date()).first()
+        used = row.calls if row else 0
+        if row and row.is_used_up:
+            used = max(used, self._limit)
+        return Standing(limit=self._limit, used=used, period="today")
 
     def used_up(self) -> UpstreamQuotaExhausted:
         """Return the error that says so, and when the next day begins."""

@@ -5,25 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from cinemix import errors
+from cinemix import errors, openapi
 from cinemix.dtos import MovieAnswer, MovieResultsAnswer
 from cinemix.movies import MovieService
 from cinemix.rate_limiter import RateLimiter, Verdict
-from core.api import ErrorSerializer, JSONView
+from core.api import JSONView
 from core.errors import InvalidInput
 from core.imdb_id import parse_imdb_id
 from core.search_text import parse_search_text
-
-LAST_PAGE = 100
-
-_SEARCH_ERRORS = dict.fromkeys((400, 405, 429, 502, 503), ErrorSerializer)
-_MOVIE_ERRORS = dict.fromkeys((400, 404, 405, 429, 502, 503), ErrorSerializer)
 
 
 def _not_wired() -> Any:
@@ -63,14 +57,7 @@ class _CinemixView(JSONView):
 class SearchView(_CinemixView):
     """`GET /api/v1/search/?query=`."""
 
-    @extend_schema(
-        operation_id="searchMovies",
-        parameters=[
-            OpenApiParameter("query", str, required=True, description="What to look for."),
-            OpenApiParameter("page", int, description="Page of ten, from 1 to 100."),
-        ],
-        responses={200: MovieResultsAnswer, **_SEARCH_ERRORS},
-    )
+    @openapi.search_movies
     def get(self, request: Request) -> Response:
         """Find movies, series, episodes and games by title."""
         query = parse_search_text(request.query_params.get("query"), "query")
@@ -81,11 +68,7 @@ class SearchView(_CinemixView):
 class MovieView(_CinemixView):
     """`GET /api/v1/search/id/?id=`."""
 
-    @extend_schema(
-        operation_id="getMovie",
-        parameters=[OpenApiParameter("id", str, required=True, description="IMDb id: tt…")],
-        responses={200: MovieAnswer, **_MOVIE_ERRORS},
-    )
+    @openapi.get_movie
     def get(self, request: Request) -> Response:
         """The details of a title."""
         imdb_id = parse_imdb_id(request.query_params.get("id", ""))
@@ -93,6 +76,6 @@ class MovieView(_CinemixView):
 
 
 def _page(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= LAST_PAGE:
-        raise InvalidInput(f"'page' is a whole number from 1 to {LAST_PAGE}.")
+    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= openapi.LAST_PAGE:
+        raise InvalidInput(f"'page' is a whole number from 1 to {openapi.LAST_PAGE}.")
     return int(text)

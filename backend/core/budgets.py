@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from core.errors import UpstreamError, UpstreamQuotaExhausted
+from core.errors import UpstreamError, UpstreamQuotaExhausted, error_for_code
 from core.models import UpstreamState
 from core.services.gate import Closure, Gate, News
 
@@ -20,10 +20,19 @@ RESERVE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """At most `calls` in any `seconds`, refilled evenly."""
+    """At most `calls` in any `seconds`, refilled evenly; up to `calls` at once, less the `spare`.
+
+    What leaves evenly arrives unevenly: without a spare call some would come a moment too early.
+    """
 
     calls: int
     seconds: float
+    spare: int = 0
+
+    @property
+    def burst(self) -> int:
+        """The calls that may be made at once after a rest."""
+        return max(1, self.calls - self.spare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,25 @@ class Quota:
 
     period: str
     limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How we stand with a source: why it is left alone (None: it is not), and its quota.
+
+    `limit` is None where there is none or nobody knows; `used` of it in the `period`, "today" or
+    "this month".
+    """
+
+    closed: UpstreamError | None = None
+    limit: int | None = None
+    used: int = 0
+    period: str = ""
+
+    @property
+    def left(self) -> int | None:
+        """The calls or credits that are left of the quota."""
+        return None if self.limit is None else max(0, self.limit - self.used)
 
 
 class UpstreamBudgets:
@@ -89,6 +117,26 @@ class UpstreamBudgets:
         """Return why no call may be made now, as far as this process knows; makes no query."""
         return self._gates[source].error()
 
+    def standing(self, source: str) -> Standing:
+        """Return what all processes know of the source; changes nothing."""
+        row = UpstreamState.objects.filter(source=source).first() or UpstreamState(source=source)
+        now = self._now()
+        closed: UpstreamError | None = None
+        if row.closed_until and row.closed_until > now:
+            wait = (row.closed_until - now).total_seconds()
+            closed = error_for_code(row.code)(source, "closed", retry_after=max(1.0, wait))
+        quota = self._quotas.get(source)
+        if quota is None:
+            return Standing(closed)
+        is_current = row.quota_period == self._period(quota)
+        limit = quota.limit if quota.limit is not None else row.quota_limit if is_current else None
+        return Standing(
+            closed,
+            limit=limit or None,
+            used=row.quota_used if is_current else 0,
+            period="today" if quota.period.endswith("%d") else "this month",
+        )
+
     def is_paced(self, source: str) -> bool:
         """Whether calls to the source need `take` first."""
         return source in self._paces
@@ -99,11 +147,11 @@ class UpstreamBudgets:
         rate = pace.calls / pace.seconds
         with transaction.atomic():
             row, _ = UpstreamState.objects.select_for_update().get_or_create(
-                source=source, defaults={"tokens": pace.calls}
+                source=source, defaults={"tokens": pace.burst}
             )
             now = self._now()
             passed = (now - row.tokens_at).total_seconds() if row.tokens_at else pace.seconds
-            tokens = min(pace.calls, row.tokens + max(0.0, passed) * rate)
+            tokens = min(pace.burst, row.tokens + max(0.0, passed) * rate)
             granted = min(wanted, math.floor(tokens))
             row.tokens, row.tokens_at = tokens - granted, now
             row.save(update_fields=["tokens", "tokens_at"])
@@ -147,7 +195,8 @@ class UpstreamBudgets:
             self._set(source, quota_period=period, quota_used=attempts)
 
     def _set(self, source: str, **columns: Any) -> None:
-        UpstreamState.objects.update_or_create(source=source, defaults=columns)
+        if not UpstreamState.objects.filter(source=source).update(**columns):
+            UpstreamState.objects.update_or_create(source=source, defaults=columns)
 
     def _period(self, quota: Quota) -> str:
         return self._now().strftime(quota.period)

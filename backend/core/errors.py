@@ -30,9 +30,7 @@ class Overloaded(ServiceError):
     `is_callers_fault` tells a caller who is too fast from a service that is too busy.
     """
 
-    def __init__(
-        self, message: str, *, retry_after: float, is_callers_fault: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float, is_callers_fault: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.is_callers_fault = is_callers_fault

@@ -2,11 +2,11 @@
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from core.api import ErrorSerializer, JSONView, StatusSerializer, error_body
+from core import openapi
+from core.api import JSONView, error_body
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -14,7 +14,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class HealthView(JSONView):
     """The process is alive."""
 
-    @extend_schema(responses=StatusSerializer)
+    @openapi.get_health
     def get(self, request: Request) -> Response:
         """Answer 200 as long as the process can answer at all."""
         return Response({"status": "ok"}, headers=_NO_STORE)
@@ -23,7 +23,7 @@ class HealthView(JSONView):
 class ReadinessView(JSONView):
     """The process can do its work."""
 
-    @extend_schema(responses={200: StatusSerializer, 503: ErrorSerializer})
+    @openapi.get_readiness
     def get(self, request: Request) -> Response:
         """Answer 200 where the database can be reached and has every migration, else 503."""
         try:

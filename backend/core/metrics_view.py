@@ -3,19 +3,18 @@
 import os
 
 from django.http import HttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from rest_framework.request import Request
 
+from core import openapi
 from core.api import JSONView
 
 
 class MetricsView(JSONView):
     """What was counted since the start."""
 
-    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @openapi.get_metrics
     def get(self, request: Request) -> HttpResponse:
         """All counters, summed over the server processes, in the text format of Prometheus."""
         return HttpResponse(

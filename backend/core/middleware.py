@@ -37,8 +37,8 @@ class RequestContextMiddleware:
             response = self._answer(request)
             response["X-Correlation-ID"] = identifier
             response.setdefault("X-Content-Type-Options", "nosniff")
-            match = request.resolver_match
-            metrics.REQUESTS.labels(match.route if match else "none", response.status_code).inc()
+            response.setdefault("Content-Type", "application/json")
+            metrics.REQUESTS.labels(_route(request), response.status_code).inc()
             logger.info(
                 "request",
                 extra={
@@ -66,6 +66,12 @@ class RequestContextMiddleware:
             return json_error(400, "The request is malformed.")
         logger.error("unexpected error", exc_info=exception)
         return json_error(500, "Something went wrong on our side.")
+
+
+def _route(request: HttpRequest) -> str:
+    """Return the pattern that matched, of which there are few; the path itself is any text."""
+    match = request.resolver_match
+    return match.route if match else getattr(request, "answered_by", "none")
 
 
 def _accepted(sent: str) -> str:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of every endpoint, and the pieces that surfaces describe theirs with.
+"""What the OpenAPI document says of every endpoint, and pieces to describe them with.
 
 Surfaces keep their descriptions in an `openapi` module of their own, so that views stay readable.
 """
@@ -6,10 +6,19 @@ Surfaces keep their descriptions in an `openapi` module of their own, so that vi
 from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
+from core import imdb_id, search_text
 from core.api import ErrorSerializer, StatusSerializer, error_body
 
+IMDB_ID = {"type": "string", "pattern": "^tt[0-9]+$", "maxLength": imdb_id.MAX_LENGTH}
+SEARCH_TEXT = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": search_text.MAX_LENGTH,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*\S[^\x00-\x1f\x7f-\x9f]*$",
+}
 TOO_FAST = "The caller was too fast: `Retry-After` tells when to come back."
 
 
@@ -54,26 +63,32 @@ def rate_limit_headers(*statuses: int) -> list[OpenApiParameter]:
     ]
 
 
-class ServiceSchema(AutoSchema):  # type: ignore[misc]  # the package has no types
+class ServiceSchema(AutoSchema):
     """Adds to each endpoint the headers that all of them know."""
 
-    def get_override_parameters(self) -> list[OpenApiParameter]:
+    def get_override_parameters(self) -> list[Any]:
         """Return the headers that all endpoints know."""
         return _OF_EVERY_ENDPOINT
 
 
+def example(name: str, value: Any, summary: str = "") -> OpenApiExample:
+    """Return a body that clients may meet."""
+    return OpenApiExample(name, value, summary=summary, response_only=True)
+
+
 def error(status: int, description: str, message: str) -> dict[int, OpenApiResponse]:
     """Return a response in the one shape of errors; `message` is one that clients meet."""
-    example = OpenApiExample("Error", error_body(status, message), response_only=True)
-    return {status: OpenApiResponse(ErrorSerializer, description, [example])}
+    shown = [example("Error", error_body(status, message))]
+    return {status: OpenApiResponse(ErrorSerializer, description, shown)}
 
 
 WRONG_METHOD = error(405, "Another method than GET, HEAD or OPTIONS.", 'Method "POST" not allowed.')
 
 
 def _ok(description: str) -> dict[int, OpenApiResponse]:
-    example = OpenApiExample("Fine", {"status": "ok"}, response_only=True)
-    return {200: OpenApiResponse(StatusSerializer, description, [example])}
+    return {
+        200: OpenApiResponse(StatusSerializer, description, [example("Fine", {"status": "ok"})])
+    }
 
 
 get_health = extend_schema(
@@ -101,6 +116,20 @@ get_readiness = extend_schema(
 )
 
 
+get_metrics = extend_schema(
+    operation_id="getMetrics",
+    tags=["Service"],
+    summary="Counters for Prometheus",
+    description="Requests, calls to the sources, hits and misses, summed over all processes.",
+    responses={
+        (200, "text/plain"): OpenApiResponse(
+            OpenApiTypes.STR, "All counters in the text format of Prometheus."
+        ),
+        **WRONG_METHOD,
+    },
+)
+
+
 def share_headers(
     result: dict[str, Any], generator: object, request: object, *, public: bool
 ) -> dict[str, Any]:
@@ -113,4 +142,18 @@ def share_headers(
                     shared[name] = header
                     response["headers"][name] = {"$ref": f"#/components/headers/{name}"}
     result["components"]["headers"] = dict(sorted(shared.items()))
+    return result
+
+
+def null_as_alternative(
+    result: dict[str, Any], generator: object, request: object, *, public: bool
+) -> dict[str, Any]:
+    """Say of a component that may be null that it is one of it and null; a postprocessing hook.
+
+    Beside `allOf`, `nullable` means nothing in OpenAPI 3.0.3: null would not pass.
+    """
+    for schema in result["components"]["schemas"].values():
+        for field in schema.get("properties", {}).values():
+            if "allOf" in field and field.pop("nullable", False):
+                field["oneOf"] = [*field.pop("allOf"), {"enum": [None]}]
     return result

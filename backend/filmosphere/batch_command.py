@@ -4,10 +4,9 @@ import logging
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError
@@ -80,12 +79,12 @@ def summary(results: Sequence[BatchResult], *, total: int, seconds: float) -> st
 
 
 @contextmanager
-def quiet(verbosity: int) -> Any:
-    """Keep everything below errors out of the log, unless a person asked for more."""
+def quiet(verbosity: int, to: int = logging.ERROR) -> Iterator[None]:
+    """Keep all below a level out of the log, unless a person asked for more with `-v 2`."""
     root = logging.getLogger()
     level = root.level
     if verbosity < 2:
-        root.setLevel(max(level, logging.ERROR))
+        root.setLevel(max(level, to))
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import drf_spectacular_sidecar
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
@@ -132,6 +133,8 @@ INSTALLED_APPS = [
     "core",
     "films",
     "cinemix",
+    # Its management commands.
+    "filmosphere",
 ]
 
 MIDDLEWARE = [
@@ -140,6 +143,7 @@ MIDDLEWARE = [
     # A hit goes no further: what follows is about pages, forms and accounts.
     "filmosphere.wiring.cached_film_middleware",
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -210,7 +214,9 @@ else:
         # The last one frees what a process holds that was paused in the middle of a transaction.
         SERVING_DATABASE_OPTIONS["options"] = (
             f"-c statement_timeout={QUERY_TIMEOUT_MS} -c lock_timeout={QUERY_TIMEOUT_MS} "
-            f"-c idle_in_transaction_session_timeout={5 * QUERY_TIMEOUT_MS}"
+            f"-c idle_in_transaction_session_timeout={5 * QUERY_TIMEOUT_MS} "
+            # What a crash of the database loses with it, the last films stored, is fetched again.
+            "-c synchronous_commit=off"
         )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -235,7 +241,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "core.negotiation.JSONAlways",
     "DEFAULT_METADATA_CLASS": None,
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "core.openapi.ServiceSchema",
     "EXCEPTION_HANDLER": "core.exception_handler.error_response",
     "NUM_PROXIES": NUM_PROXIES,
     "UNAUTHENTICATED_USER": None,
@@ -244,12 +250,44 @@ REST_FRAMEWORK = {
 }
 
 SPECTACULAR_SETTINGS = {
-    "TITLE": "Filmosphere",
+    "TITLE": "Filmosphere API",
     "DESCRIPTION": "One request gives everything that a client needs to show a film.",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.0.3",
+    "SERVERS": [{"url": "/", "description": "The server that this document comes from."}],
+    "TAGS": [
+        {"name": "Films", "description": "Films merged from IMDb, KinoCheck and Watchmode."},
+        {"name": "Cinemix", "description": "Movies from OMDb; few requests a minute are granted."},
+        {"name": "Service", "description": "For those who run it."},
+    ],
+    "ENUM_NAME_OVERRIDES": {"WarningCode": "films.serializers.WARNING_CODES"},
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "core.openapi.share_headers",
+        "core.openapi.null_as_alternative",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    # Without the null it would show this document to a validator on the internet.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "tryItOutEnabled": True, "validatorUrl": None},
 }
+
+# --- The files of /api/docs --------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+# Straight from the package that brings them, and nothing else: there is nothing to collect.
+STATICFILES_DIRS = [
+    (
+        "drf_spectacular_sidecar/swagger-ui-dist",
+        Path(drf_spectacular_sidecar.__file__).parent
+        / "static/drf_spectacular_sidecar/swagger-ui-dist",
+    )
+]
+STATICFILES_FINDERS = ["django.contrib.staticfiles.finders.FileSystemFinder"]
+WHITENOISE_USE_FINDERS = True
+# In debug too: the files do not change while the process runs.
+WHITENOISE_AUTOREFRESH = False
 
 # --- Safety -----------------------------------------------------------------------------------
 

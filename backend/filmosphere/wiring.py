@@ -5,7 +5,7 @@ forks its workers shares no socket between them.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
 from threading import BoundedSemaphore
@@ -26,10 +26,12 @@ from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.omdb_service import OmdbService
 from core.services.watchmode_service import WatchmodeService
+from core.upstream_checks import Check, budgeted
 from films.middleware import CachedFilmMiddleware
 from films.services.fan_out import FanOut
 from films.services.fetch_register import FetchRegister
 from films.services.film_aggregator import FilmAggregatorService
+from films.services.film_batch import BatchPolicy, FilmBatch
 from films.services.film_cache import FilmCacheService
 from films.services.film_fetcher import FilmFetcher, MemoryPolicy
 from films.services.film_search import FilmSearchService
@@ -62,10 +64,14 @@ def gate(source: str) -> Gate:
 @cache
 def budgets() -> UpstreamBudgets:
     """Return what all processes together may ask of the film sources."""
+    return _budgets({source: gate(source) for source in FILM_SOURCES})
+
+
+def _budgets(gates: Mapping[str, Gate]) -> UpstreamBudgets:
     rate = settings.IMDBAPI_RATE
     return UpstreamBudgets(
-        gates={source: gate(source) for source in FILM_SOURCES},
-        paces={IMDbService.source: Pace(*rate)} if rate else {},
+        gates=gates,
+        paces={IMDbService.source: Pace(*rate, spare=1)} if rate else {},
         quotas={
             KinoCheckService.source: Quota("%Y-%m-%d", settings.KINO_DAILY_LIMIT),
             WatchmodeService.source: Quota("%Y-%m", None),
@@ -88,9 +94,41 @@ def bulkhead(source: str) -> Bulkhead:
 @cache
 def imdb_service() -> IMDbService:
     """Return the service for IMDbAPI.dev."""
-    return IMDbService(
-        http=http_client(), base_url=settings.IMDBAPI_BASE, gate=gate(IMDbService.source)
+    return _imdb(gate(IMDbService.source))
+
+
+def _imdb(gate: Gate) -> IMDbService:
+    return IMDbService(http=http_client(), base_url=settings.IMDBAPI_BASE, gate=gate)
+
+
+def _kinocheck(gate: Gate) -> KinoCheckService:
+    return KinoCheckService(
+        http=http_client(),
+        base_url=settings.KINO_BASE,
+        api_key=settings.KINO_API_KEY,
+        language=settings.KINO_LANGUAGE,
+        gate=gate,
     )
+
+
+def _watchmode(gate: Gate) -> WatchmodeService:
+    return WatchmodeService(
+        http=http_client(),
+        base_url=settings.WATCHMODE_BASE,
+        api_key=settings.WATCHMODE_API_KEY,
+        region=settings.WATCHMODE_REGION,
+        gate=gate,
+    )
+
+
+def _omdb() -> OmdbService:
+    return OmdbService(
+        http=http_client(), base_url=settings.OMDB_BASE_URL, api_key=settings.OMDB_API_KEY
+    )
+
+
+def _omdb_quota() -> OmdbQuota:
+    return OmdbQuota(api_key=settings.OMDB_API_KEY, limit=settings.OMDB_DAILY_LIMIT)
 
 
 @cache
@@ -127,23 +165,10 @@ def fetch_register() -> FetchRegister:
 @cache
 def film_fetcher() -> FilmFetcher:
     """Return the fetcher with its three sources."""
-    http = http_client()
     fan_out = FanOut(
         imdb=imdb_service(),
-        kinocheck=KinoCheckService(
-            http=http,
-            base_url=settings.KINO_BASE,
-            api_key=settings.KINO_API_KEY,
-            language=settings.KINO_LANGUAGE,
-            gate=gate(KinoCheckService.source),
-        ),
-        watchmode=WatchmodeService(
-            http=http,
-            base_url=settings.WATCHMODE_BASE,
-            api_key=settings.WATCHMODE_API_KEY,
-            region=settings.WATCHMODE_REGION,
-            gate=gate(WatchmodeService.source),
-        ),
+        kinocheck=_kinocheck(gate(KinoCheckService.source)),
+        watchmode=_watchmode(gate(WatchmodeService.source)),
         bulkheads={source: bulkhead(source) for source in FILM_SOURCES},
         budgets=budgets(),
         release_connection=film_cache().release_connection,
@@ -162,6 +187,18 @@ def upkeep() -> Upkeep:
         fetcher=film_fetcher(),
         repair_after=settings.PARTIAL_RETRY,
         deadline_seconds=UPKEEP_SECONDS,
+    )
+
+
+@cache
+def film_batch() -> FilmBatch:
+    """Return what the commands fetch many films with."""
+    return FilmBatch(
+        cache=film_cache(),
+        register=fetch_register(),
+        fetcher=film_fetcher(),
+        budgets=budgets(),
+        policy=BatchPolicy(deadline=UPKEEP_SECONDS),
     )
 
 
@@ -192,13 +229,11 @@ def cached_film_middleware(
 @cache
 def movies() -> MovieService:
     """Return the movies of Cinemix."""
-    omdb = OmdbService(
-        http=http_client(), base_url=settings.OMDB_BASE_URL, api_key=settings.OMDB_API_KEY
-    )
+    omdb = _omdb()
     return MovieService(
         omdb=omdb,
         bulkhead=Bulkhead(omdb.source, concurrency=settings.OMDB_CONCURRENCY),
-        quota=OmdbQuota(api_key=settings.OMDB_API_KEY, limit=settings.OMDB_DAILY_LIMIT),
+        quota=_omdb_quota(),
         cold_slots=cold_slots(),
         get_movie=get_movie,
         peek_movie=peek_movie,
@@ -211,3 +246,20 @@ def movies() -> MovieService:
 def rate_limiter() -> RateLimiter:
     """Return the limiter that guards Cinemix."""
     return RateLimiter()
+
+
+def upstream_checks() -> list[Check]:
+    """Return a check for each source.
+
+    They have gates of their own: what closed the source to films, such as a key that was refused,
+    is not to keep anybody from looking whether it is over.
+    """
+    gates = {source: Gate(source) for source in FILM_SOURCES}
+    counted = _budgets(gates)
+    quota = _omdb_quota()
+    return [
+        budgeted(_imdb(gates[IMDbService.source]), counted),
+        budgeted(_kinocheck(gates[KinoCheckService.source]), counted),
+        budgeted(_watchmode(gates[WatchmodeService.source]), counted),
+        Check(_omdb(), quota.spend if settings.OMDB_API_KEY else lambda: None, quota.standing),
+    ]

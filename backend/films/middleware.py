@@ -38,7 +38,11 @@ class CachedFilmMiddleware:
         except (OperationalError, InterfaceError):
             # The view meets the same database, and knows how to tell.
             return None
-        return film_response(request, answer) if answer else None
+        if answer is None:
+            return None
+        # What the metrics call the route, which nobody resolves here.
+        request.answered_by = "films/cached"  # type: ignore[attr-defined]
+        return film_response(request, answer)
 
 
 _SAFE = frozenset({"GET", "HEAD"})

@@ -21,7 +21,7 @@ class SourceShape(serializers.Serializer[dict[str, Any]]):
     certain: tuple[str, ...] = ()
 
 
-class SourceShapeExtension(OpenApiSerializerExtension):  # type: ignore[misc]  # has no types
+class SourceShapeExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
     """Tells the OpenAPI document of what may be missing and what may be there."""
 
     target_class = SourceShape
@@ -38,9 +38,9 @@ class SourceShapeExtension(OpenApiSerializerExtension):  # type: ignore[misc]  #
         return schema | {"additionalProperties": True}
 
 
-@extend_schema_field({"oneOf": [{"type": "integer"}, {"type": "string"}]})
+@extend_schema_field({"oneOf": [{"type": "integer", "nullable": True}, {"type": "string"}]})
 class CountField(serializers.Field[Any, Any, Any, Any]):
-    """A number, or the same in digits."""
+    """A number, or the same in digits, or null."""
 
 
 def texts(help_text: str = "") -> serializers.ListField:
@@ -282,7 +282,7 @@ class TrailerSerializer(SourceShape):
     categories = texts("`Trailer`, `Teaser`, `Clip`, …")
     genres = texts()
     published = serializers.CharField(allow_null=True, help_text="ISO 8601 with an offset.")
-    views = CountField(allow_null=True)
+    views = CountField()
 
 
 # --- Watchmode --------------------------------------------------------------------------------

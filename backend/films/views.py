@@ -5,28 +5,18 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from core.api import ErrorSerializer
 from core.errors import Overloaded
 from core.imdb_id import parse_imdb_id
 from core.search_text import parse_search_text
 from core.throttling import AddressThrottle, ThrottledView
+from films import openapi
 from films.http_caching import accepts_gzip, film_response, part_of
-from films.serializers import (
-    FilmSerializer,
-    SearchSerializer,
-    StreamingSerializer,
-    TrailerSerializer,
-)
 from films.services.film_aggregator import FilmAggregatorService
 from films.services.film_answer import FilmAnswer
 from films.services.film_search import FilmSearchService
-
-_FILM_ERRORS = dict.fromkeys((400, 404, 405, 502, 503), ErrorSerializer)
-_SEARCH_ERRORS = dict.fromkeys((400, 405, 429, 502, 503), ErrorSerializer)
 
 _SEARCH_HEADERS = {"Cache-Control": "public, max-age=60"}
 
@@ -55,11 +45,7 @@ class SearchView(ThrottledView):
     get_search: Callable[[], FilmSearchService] = staticmethod(_not_wired)
     throttle_classes = [SearchThrottle]
 
-    @extend_schema(
-        operation_id="searchFilms",
-        parameters=[OpenApiParameter("q", str, required=True, description="What to look for.")],
-        responses={200: SearchSerializer, **_SEARCH_ERRORS},
-    )
+    @openapi.search_films
     def get(self, request: Request) -> Response:
         """Find films and series by title."""
         query = request.query_params.get("q")
@@ -90,7 +76,7 @@ class _FilmView(ThrottledView):
 class FilmView(_FilmView):
     """`GET /api/films/{imdb_id}`."""
 
-    @extend_schema(operation_id="getFilm", responses={200: FilmSerializer, **_FILM_ERRORS})
+    @openapi.get_film
     def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """Everything about a film."""
         return film_response(request, self.answer(imdb_id, gzipped=accepts_gzip(request)))
@@ -99,9 +85,7 @@ class FilmView(_FilmView):
 class TrailerView(_FilmView):
     """`GET /api/films/{imdb_id}/trailer`."""
 
-    @extend_schema(
-        operation_id="getFilmTrailer", responses={200: TrailerSerializer, **_FILM_ERRORS}
-    )
+    @openapi.get_film_trailer
     def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """The trailer of a film."""
         return film_response(request, part_of(self.answer(imdb_id), "trailer"))
@@ -110,9 +94,7 @@ class TrailerView(_FilmView):
 class StreamingView(_FilmView):
     """`GET /api/films/{imdb_id}/streaming`."""
 
-    @extend_schema(
-        operation_id="getFilmStreaming", responses={200: StreamingSerializer, **_FILM_ERRORS}
-    )
+    @openapi.get_film_streaming
     def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """Where a film can be streamed."""
         return film_response(request, part_of(self.answer(imdb_id), "streaming"))

@@ -10,12 +10,15 @@ from typing import Any
 
 from core.errors import UpstreamError, UpstreamNotFound, UpstreamRateLimited
 from core.services.upstream import UpstreamService, path_segment
+from core.services.upstream_status import SettingNames, UpstreamStatus
 
 logger = logging.getLogger(__name__)
 
 # The largest page there is; without it a page has 20 rows.
 _LARGEST_PAGE = {"pageSize": "50"}
 _SEARCH_RESULTS = "20"
+# "Inception": whoever serves this API knows it.
+_WELL_KNOWN = "tt1375666"
 
 # What the document says of the fields that clients compute with or put on a screen.
 _FIELD_TYPES: dict[str, type] = {
@@ -48,6 +51,8 @@ class IMDbService(UpstreamService):
     """
 
     source = "imdbapi"
+    setting_names = SettingNames("IMDBAPI_BASE")
+    if_unreachable = "IMDBAPI_BASE=https://api.tiffara.com serves the same contract"
 
     def search(self, query: str) -> list[dict[str, Any]]:
         """Return up to 20 titles that match, best first; `[]` where none does.
@@ -112,6 +117,14 @@ class IMDbService(UpstreamService):
         Source: `GET /titles/{titleId}/releaseDates`.
         """
         return self._section(imdb_id, "/releaseDates", rows="releaseDates", params=_LARGEST_PAGE)
+
+    def _look(self) -> UpstreamStatus:
+        """Ask for one title: the search is said to fail now and then while titles do not.
+
+        Source: `GET /titles/{titleId}`.
+        """
+        self.get_metadata(_WELL_KNOWN)
+        return UpstreamStatus(self.source, cost="1 call")
 
     def _section(
         self,

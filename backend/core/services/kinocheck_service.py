@@ -7,8 +7,12 @@ from core.errors import UpstreamError, UpstreamNotFound, UpstreamRejected
 from core.services.gate import Gate
 from core.services.http_client import HttpClient
 from core.services.upstream import UpstreamService
+from core.services.upstream_status import SettingNames, UpstreamStatus
 
 logger = logging.getLogger(__name__)
+
+# "Avengers: Endgame", the film of the documentation's own examples.
+_WELL_KNOWN = "tt4154796"
 
 
 class KinoCheckService(UpstreamService):
@@ -18,6 +22,8 @@ class KinoCheckService(UpstreamService):
     """
 
     source = "kinocheck"
+    setting_names = SettingNames("KINO_BASE", "KINO_API_KEY")
+    if_unreachable = "KINO_BASE=https://api.kinocheck.com is the other host of this API"
 
     def __init__(
         self,
@@ -45,6 +51,16 @@ class KinoCheckService(UpstreamService):
             except UpstreamNotFound:
                 continue
         return None
+
+    def _look(self) -> UpstreamStatus:
+        """Ask for one film: there is no question that costs less than a call of the day.
+
+        Source: `GET /movies`.
+        """
+        self._trailer("/movies", _WELL_KNOWN)
+        return UpstreamStatus(
+            self.source, key_accepted=True if self._headers else None, cost="1 call of the day"
+        )
 
     def _trailer(self, path: str, imdb_id: str) -> dict[str, Any] | None:
         params = {"imdb_id": imdb_id, "language": self._language, "categories": "Trailer"}

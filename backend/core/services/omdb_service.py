@@ -19,7 +19,10 @@ from core.services.decoding import Undecodable, decode_handmade_json
 from core.services.gate import Gate, GatePolicy
 from core.services.http_client import HttpClient, Reply
 from core.services.upstream import UpstreamService, error_for_status
+from core.services.upstream_status import SettingNames, UpstreamStatus
 
+# "Inception": OMDb has read it.
+_WELL_KNOWN = "tt1375666"
 # A title that OMDb has not read yet takes it longer than minutes.
 _UNREAD_REST = 3600.0
 # A key that is refused is not tried again for so long, and a missing one does not come faster.
@@ -55,6 +58,7 @@ class OmdbService(UpstreamService):
     """
 
     source = "omdb"
+    setting_names = SettingNames("OMDB_BASE_URL", "OMDB_API_KEY")
 
     def __init__(
         self,
@@ -104,6 +108,14 @@ class OmdbService(UpstreamService):
         # A wrong address: that a title does not exist is said with status 200.
         is_misplaced = isinstance(error, UpstreamNotFound)
         return self._unusable("http_4xx") if is_misplaced else error
+
+    def _look(self) -> UpstreamStatus:
+        """Ask for one title: there is no question that costs less than a call of the day.
+
+        Source: `?i=`.
+        """
+        self.get_title(_WELL_KNOWN)
+        return UpstreamStatus(self.source, key_accepted=True, cost="1 call of the day")
 
     def _ask(
         self, params: Mapping[str, str], before_attempt: Callable[[], None] | None

@@ -1,13 +1,14 @@
 """What the services of all upstreams have in common: ask, and make sense of the answer."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from core.errors import (
     UpstreamBadAnswer,
     UpstreamError,
+    UpstreamNotConfigured,
     UpstreamNotFound,
     UpstreamQuotaExhausted,
     UpstreamRateLimited,
@@ -17,6 +18,7 @@ from core.errors import (
 from core.services.decoding import Undecodable, decode_json
 from core.services.gate import Gate
 from core.services.http_client import HttpClient, Reply
+from core.services.upstream_status import SettingNames, UpstreamStatus, advice_for, is_silence
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,11 @@ class UpstreamService:
     """
 
     source: str
+    setting_names: SettingNames
+    # What else to do where it cannot be reached.
+    if_unreachable = ""
+    # Whether a look at it uses up nothing of its quota until it is known that some is left.
+    is_status_free = False
 
     def __init__(self, *, http: HttpClient, base_url: str, gate: Gate | None = None) -> None:
         self._http = http
@@ -38,6 +45,36 @@ class UpstreamService:
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Return the error that `reply` stands for, None where it is an answer to be read."""
         return error_for_status(self.source, reply)
+
+    def get_status(self, *, before: Callable[[], object] = lambda: None) -> UpstreamStatus:
+        """Return how the source answers to the cheapest question that tells; raises nothing.
+
+        `before` is called first; where it raises an `UpstreamError`, that is told and nobody asked.
+        """
+        reachable: bool | None = None
+        try:
+            before()
+            reachable = True
+            return self._look()
+        except UpstreamError as exc:
+            if isinstance(exc, UpstreamNotConfigured):
+                reachable = None
+            elif reachable:
+                reachable = not is_silence(exc)
+            advice = advice_for(exc, self.setting_names)
+            if reachable is False and self.if_unreachable:
+                advice = f"{advice}; {self.if_unreachable}"
+            refused = reachable and isinstance(exc, UpstreamRejected)
+            return UpstreamStatus(
+                self.source,
+                is_reachable=reachable,
+                error=exc,
+                key_accepted=False if refused else None,
+                advice=(advice,),
+            )
+
+    def _look(self) -> UpstreamStatus:
+        raise NotImplementedError
 
     def _get(
         self,

@@ -15,6 +15,7 @@ from core.errors import (
 from core.services.gate import Gate
 from core.services.http_client import HttpClient, Reply
 from core.services.upstream import UpstreamService, error_for_status
+from core.services.upstream_status import SettingNames, UpstreamStatus
 
 # A plan's regions change when somebody changes the plan; a day late is soon enough.
 _REGIONS_TTL = 86_400.0
@@ -27,6 +28,8 @@ class WatchmodeService(UpstreamService):
     """
 
     source = "watchmode"
+    setting_names = SettingNames("WATCHMODE_BASE", "WATCHMODE_API_KEY")
+    is_status_free = True
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class WatchmodeService(UpstreamService):
             )
         except UpstreamBadAnswer as exc:
             # A region outside the plan is a plain 400, as is any other mistake in the request.
-            if exc.reason == "http_4xx" and not self._plan_covers_region():
+            if exc.reason == "http_4xx" and self._region not in self._plan_regions():
                 self._uncovered_until = self._clock() + _REGIONS_TTL
                 raise RegionNotCovered(self.source, "region_not_covered") from exc
             raise
@@ -89,17 +92,49 @@ class WatchmodeService(UpstreamService):
             return UpstreamQuotaExhausted(self.source, "quota", retry_after=reply.retry_after())
         return error_for_status(self.source, reply)
 
+    def _look(self) -> UpstreamStatus:
+        """Ask for the account, free of charge, and where credits are left for the regions, for one.
+
+        Source: `GET /v1/status` (`{"quota", "quotaUsed"}`) and `GET /v1/regions`.
+        """
+        answer = self._object(self._ask("/status/", {}))
+        quota, used = (self._count(answer.get(name)) for name in ("quota", "quotaUsed"))
+        self._gate.note_account(quota, used)
+        if used >= quota:
+            raise UpstreamQuotaExhausted(self.source, "quota")
+        covered = self._plan_regions()
+        covers = self._region in covered
+        others = ", ".join(sorted(covered)) or "none"
+        advice = (
+            f"the plan leaves out {self._region}: set WATCHMODE_REGION to one that it has "
+            f"({others}), or change the plan"
+        )
+        return UpstreamStatus(
+            self.source,
+            key_accepted=True,
+            region=self._region,
+            covers_region=covers,
+            cost="1 credit",
+            advice=() if covers else (advice,),
+        )
+
     def _ask(self, path: str, params: Mapping[str, str]) -> Any:
         if not self._api_key:
             raise UpstreamNotConfigured(self.source, "not_configured")
         return self._get(path, params=params, headers={"X-API-Key": self._api_key})
 
-    def _plan_covers_region(self) -> bool:
-        regions = self._rows(self._ask("/regions/", {}))
-        return any(
-            region.get("country") == self._region and region.get("plan_enabled") is True
-            for region in regions
-        )
+    def _count(self, value: Any) -> int:
+        if not _is_number(value) or not 0 <= value < 10**15:
+            raise self._unusable("bad_shape")
+        return int(value)
+
+    def _plan_regions(self) -> set[str]:
+        return {
+            str(region["country"])
+            for region in self._rows(self._ask("/regions/", {}))
+            if region.get("plan_enabled") is True
+            and re.fullmatch(r"[A-Z]{2}", str(region.get("country")), re.ASCII)
+        }
 
     def _refuse_uncovered_region(self) -> None:
         if self._clock() < self._uncovered_until:

@@ -2,22 +2,35 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q
+from django.db import connection
 from django.utils import timezone
 
 from films.models import FilmFetch
 
+# One statement, so that of many who ask at once one gets it, and learns what is known besides.
+_TABLE = FilmFetch._meta.db_table
+_ACQUIRE = f"""
+    INSERT INTO {_TABLE} (imdb_id, token, leased_until, failure) VALUES (%s, %s, %s, '')
+    ON CONFLICT (imdb_id) DO UPDATE SET token = excluded.token, leased_until = excluded.leased_until
+    WHERE {_TABLE}.leased_until IS NULL OR {_TABLE}.leased_until <= %s
+    RETURNING *
+"""  # noqa: S608  (the one name in it is the model's)
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to fetch a film and to store what comes of it, as long as nobody took it over."""
+    """The right to fetch a film and to store what comes of it, as long as nobody took it over.
+
+    `entry` is what was known when it was given.
+    """
 
     imdb_id: str
     token: str
+    entry: FilmFetch = field(compare=False)
 
 
 class FetchRegister:
@@ -38,18 +51,20 @@ class FetchRegister:
 
     def acquire(self, imdb_id: str) -> Lease | None:
         """Return a lease on the film, None while another one holds."""
-        lease = Lease(imdb_id, uuid.uuid4().hex)
+        token = uuid.uuid4().hex
         now = self._now()
-        until = now + self._lease_time
-        free = Q(leased_until__isnull=True) | Q(leased_until__lte=now)
-        mine = FilmFetch.objects.filter(free, imdb_id=imdb_id)
-        if mine.update(token=lease.token, leased_until=until):
-            return lease
-        FilmFetch.objects.bulk_create(
-            [FilmFetch(imdb_id=imdb_id, token=lease.token, leased_until=until)],
-            ignore_conflicts=True,
+        given = FilmFetch.objects.raw(
+            _ACQUIRE,
+            [
+                imdb_id,
+                token,
+                connection.ops.adapt_datetimefield_value(now + self._lease_time),
+                connection.ops.adapt_datetimefield_value(now),
+            ],
         )
-        return lease if self._held(lease).exists() else None
+        for entry in given:
+            return Lease(imdb_id, token, entry)
+        return None
 
     def renew(self, lease: Lease) -> bool:
         """Hold the lease for another while; False where somebody took it over."""

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # How often to look whether another process is done with a film.
 _POLL_SECONDS = 0.1
+# By how much the clocks of two machines may differ.
+_CLOCK_SKEW = timedelta(seconds=10)
 
 
 class FilmAggregatorService:
@@ -101,6 +103,7 @@ class FilmAggregatorService:
         return hit.answer
 
     def _miss(self, imdb_id: str, before_fetch: Callable[[], None]) -> FilmCopy:
+        looked_at = self._now()
         stored = self._cache.load(imdb_id)
         entry = self._register.entry(imdb_id)
         self._raise_if_missing(entry, stored)
@@ -108,7 +111,7 @@ class FilmAggregatorService:
             return _stale(stored)
         try:
             before_fetch()
-            return self._fetch_once(imdb_id, stored)
+            return self._fetch_once(imdb_id, stored, looked_at)
         except UpstreamNotFound:
             raise
         except (UpstreamError, Overloaded) as exc:
@@ -117,19 +120,20 @@ class FilmAggregatorService:
             logger.warning("an expired film is shown", extra={"outcome": type(exc).__name__})
             return _stale(stored)
 
-    def _fetch_once(self, imdb_id: str, stored: StoredFilm | None) -> FilmCopy:
+    def _fetch_once(
+        self, imdb_id: str, stored: StoredFilm | None, looked_at: datetime
+    ) -> FilmCopy:
         """Fetch the film in this thread or wait for the one that does."""
         if not self._cold_slots.acquire(blocking=False):
             raise Overloaded("Too many films are being fetched right now.", retry_after=1)
         try:
             with deadline_of(Deadline(self._deadline_seconds)):
-                return self._flights.run(imdb_id, partial(self._lead, imdb_id, stored))
+                return self._flights.run(imdb_id, partial(self._lead, imdb_id, stored, looked_at))
         finally:
             self._cold_slots.release()
 
-    def _lead(self, imdb_id: str, stored: StoredFilm | None) -> FilmCopy:
+    def _lead(self, imdb_id: str, stored: StoredFilm | None, looked_at: datetime) -> FilmCopy:
         """Fetch for all who wait in this process, or wait for the process that does already."""
-        asked_at = self._now()
         while (lease := self._register.acquire(imdb_id)) is None:
             self._cache.release_connection()
             if time_left(1) <= 0:
@@ -140,13 +144,15 @@ class FilmAggregatorService:
                 return _copy(stored)
             entry = self._register.entry(imdb_id)
             self._raise_if_missing(entry, stored)
-            if entry.failure and entry.ended_at and entry.ended_at >= asked_at:
+            if entry.failure and entry.ended_at and entry.ended_at >= looked_at:
                 raise error_for_code(entry.failure)(METADATA.source, "another process failed")
-        # Somebody may have stored it between our look and our lease.
-        stored = self._cache.load(imdb_id)
-        if stored and stored.is_fresh:
-            self._register.finish(lease)
-            return _copy(stored)
+        ended_at = lease.entry.ended_at
+        if ended_at and ended_at >= looked_at - _CLOCK_SKEW:
+            # Somebody may have stored it between our look and our lease.
+            stored = self._cache.load(imdb_id)
+            if stored and stored.is_fresh:
+                self._register.finish(lease)
+                return _copy(stored)
         fetched = self._fetcher.fetch(lease, stored)
         if fetched.is_cut_off:
             self._upkeep.complete(imdb_id)

@@ -8,7 +8,6 @@ from datetime import datetime
 from enum import Enum
 
 from django.db import DatabaseError, InterfaceError
-from django.utils import timezone
 
 from core.budgets import UpstreamBudgets
 from core.deadline import Deadline, deadline_of
@@ -104,7 +103,6 @@ class FilmBatch:
         fetcher: FilmFetcher,
         budgets: UpstreamBudgets,
         policy: BatchPolicy,
-        now: Callable[[], datetime] = timezone.now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._cache = cache
@@ -112,7 +110,6 @@ class FilmBatch:
         self._fetcher = fetcher
         self._budgets = budgets
         self._policy = policy
-        self._now = now
         self._sleep = sleep
 
     def run(

@@ -193,7 +193,7 @@ class FilmCacheService:
             full_json=payload,
             cached_at=cached_at,
         )
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             # One statement each: 40 writers of a film at once leave one row and no error.
             Film.objects.bulk_create(
                 [film],

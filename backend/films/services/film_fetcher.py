@@ -86,8 +86,7 @@ class FilmFetcher:
         nothing is stored. A payload that cannot be written is returned all the same, and one that
         comes after a newer fetch is returned but not written.
         """
-        entry = self._register.entry(lease.imdb_id)
-        number = self._watchmode_number(entry)
+        number = self._watchmode_number(lease.entry)
         try:
             outcomes = self._fan_out.run(
                 lease.imdb_id,
@@ -100,7 +99,7 @@ class FilmFetcher:
         except BaseException:
             self._register.finish(lease)
             raise
-        findings = self._findings(entry, outcomes.get(METADATA.name)) | self._found(number)
+        findings = self._findings(lease.entry, outcomes.get(METADATA.name)) | self._found(number)
         return self._settle(lease, stored, outcomes, findings)
 
     def is_missing(self, entry: FilmFetch, stored: StoredFilm | None) -> bool:

@@ -8,6 +8,7 @@ from core.budgets import UpstreamBudgets
 from core.errors import UpstreamError
 from core.services.bulkhead import Bulkhead
 from core.services.gate import Gate
+from core.services.upstream_status import UpstreamStatus
 from films.services.film_answer import FilmAnswer, FilmCopy, Origin
 from films.services.rendering import render
 
@@ -40,6 +41,9 @@ class FakeSource:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def get_status(self, *, before: Callable[[], object] = lambda: None) -> UpstreamStatus:
+        raise NotImplementedError
 
     def fail(self, error: UpstreamError, *methods: str) -> None:
         self.answers |= dict.fromkeys(methods, error)

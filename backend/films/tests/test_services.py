@@ -2,7 +2,6 @@
 
 import inspect
 import threading
-from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
@@ -22,11 +21,7 @@ from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.watchmode_service import WatchmodeService
 from films.models import Film, FilmFetch
-from films.services.fan_out import FanOut
-from films.services.fetch_register import FetchRegister
 from films.services.film_aggregator import FilmAggregatorService
-from films.services.film_cache import FilmCacheService
-from films.services.film_fetcher import FilmFetcher, MemoryPolicy
 from films.services.film_search import FilmSearchService, search_result
 from films.services.sections import SECTIONS, has_good, merge
 from films.services.upkeep import Upkeep
@@ -42,6 +37,7 @@ from films.tests.fakes import (
     budgets,
     bulkheads,
 )
+from films.tests.house import House
 
 TWELVE_KEYS = [
     "imdb_id",
@@ -57,49 +53,6 @@ TWELVE_KEYS = [
     "streaming",
     "warnings",
 ]
-
-
-class House:
-    """An aggregator with all its collaborators at hand."""
-
-    def __init__(self, *, deadline_seconds: float = 5, **pieces) -> None:
-        self.clock = Clock()
-        self.imdb, self.kinocheck, self.watchmode = FakeIMDb(), FakeKinoCheck(), FakeWatchmode()
-        self.cache = FilmCacheService(ttl=timedelta(hours=24), now=self.clock)
-        self.register = FetchRegister(lease_time=timedelta(seconds=4), now=self.clock)
-        self.budgets = budgets(self.clock)
-        self.fetcher = FilmFetcher(
-            cache=self.cache,
-            register=self.register,
-            fan_out=FanOut(
-                imdb=self.imdb,
-                kinocheck=self.kinocheck,
-                watchmode=self.watchmode,
-                bulkheads=pieces.get("bulkheads") or bulkheads(),
-                budgets=self.budgets,
-                release_connection=self.cache.release_connection,
-            ),
-            policy=MemoryPolicy(),
-            now=self.clock,
-        )
-        self.upkeep = FakeUpkeep()
-        self.cold_slots = threading.BoundedSemaphore(4)
-        self.aggregator = FilmAggregatorService(
-            cache=self.cache,
-            register=self.register,
-            fetcher=self.fetcher,
-            upkeep=self.upkeep,
-            cold_slots=self.cold_slots,
-            deadline_seconds=deadline_seconds,
-            now=self.clock,
-        )
-
-    @property
-    def calls(self) -> int:
-        return sum(len(fake.asked) for fake in (self.imdb, self.kinocheck, self.watchmode))
-
-    def fetch(self) -> dict:
-        return self.aggregator.fetch_and_cache(INCEPTION)
 
 
 @pytest.fixture
@@ -303,7 +256,7 @@ def test_a_bug_in_a_service_is_not_taken_for_an_outage(house):
 
 
 def test_metadata_goes_first_in_a_line_of_one(db):
-    house = House(bulkheads={**bulkheads(), "imdbapi": _Blocked("imdbapi", concurrency=1)})
+    house = House(sources={**bulkheads(), "imdbapi": _Blocked("imdbapi", concurrency=1)})
 
     house.fetch()
 
