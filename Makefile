@@ -1,12 +1,13 @@
 # make run    build, migrate and serve on http://localhost:8000 (PORT= for another)
 # make test   build and run the tests
+# make contract  what client teams rely on: documents, generated clients, Postman, /api/docs
 # make check  the checks beside the tests: lint, format, types, image, migrations, deployment, schema
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench check lint types image-lint migrations deploy schema
+.PHONY: run test bench contract check lint types image-lint migrations deploy schema
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.tests
@@ -19,6 +20,19 @@ test: $(VENV)/.tests
 # Needs wrk, and PostgreSQL named by DATABASE_URL.
 bench: $(VENV)/.tests
 	cd backend && ../$(BIN)/python -m acceptance.bench
+
+# Needs node and npm; the page is tried where there is a Chromium.
+contract: $(VENV)/.tests contract/node_modules/.installed contract/.venv/.installed
+	$(BIN)/python -m pytest contract $(ARGS)
+
+contract/node_modules/.installed: contract/package.json contract/package-lock.json
+	cd contract && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+	@touch $@
+
+contract/.venv/.installed: contract/requirements.txt
+	test -x contract/.venv/bin/python || $(PYTHON) -m venv contract/.venv
+	contract/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 check: lint types image-lint migrations deploy schema
 

@@ -33,7 +33,7 @@ urlpatterns = [
     *both_forms("api/schema", SchemaView.as_view()),
     *both_forms("api/docs", DocsView.as_view(url="/api/schema")),
     *both_forms("healthz", HealthView.as_view()),
-    *both_forms("readyz", ReadinessView.as_view()),
+    *both_forms("readyz", ReadinessView.as_view(get_upstreams=wiring.upstreams)),
     *both_forms("metrics", MetricsView.as_view()),
     re_path("", unknown_route),
 ]

@@ -8,7 +8,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import CharField, Serializer
+from rest_framework.serializers import CharField, DictField, Serializer
 from rest_framework.views import APIView
 
 
@@ -34,6 +34,16 @@ class StatusSerializer(Serializer[dict[str, str]]):
     """All is well."""
 
     status = CharField(help_text="Always `ok`.")
+
+
+class ReadinessSerializer(Serializer[dict[str, Any]]):
+    """All is well here; how the sources do is told and decides nothing."""
+
+    status = CharField(help_text="Always `ok`.")
+    upstreams = DictField(
+        child=CharField(),
+        help_text="For each source `open`, or the code for which it is not asked right now.",
+    )
 
 
 def error_body(status: int, message: str) -> dict[str, str]:

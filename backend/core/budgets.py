@@ -137,6 +137,19 @@ class UpstreamBudgets:
             period="today" if quota.period.endswith("%d") else "this month",
         )
 
+    def complete(self, error: UpstreamError) -> None:
+        """Let `error` say when to come back, where its source did not but is closed now."""
+        closed = self.closed(error.source)
+        if error.retry_after is None and closed:
+            error.retry_after = closed.retry_after
+
+    def overview(self) -> dict[str, str]:
+        """Return for each source `open`, or the code for which nobody asks it right now."""
+        now = self._now()
+        rows = UpstreamState.objects.filter(source__in=self._gates, closed_until__gt=now)
+        closed = {row.source: row.code for row in rows}
+        return {source: closed.get(source, "open") for source in self._gates}
+
     def is_paced(self, source: str) -> bool:
         """Whether calls to the source need `take` first."""
         return source in self._paces

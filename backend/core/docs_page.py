@@ -40,11 +40,13 @@ class _YAMLOrJSON(DefaultContentNegotiation):
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
         """Choose by `?format=`, else by `Accept`; the first where that cannot be had."""
-        renderers = list(renderers)
+        offered = list(renderers)
+        wanted = request.query_params.get("format")
         try:
-            return super().select_renderer(request, renderers, request.query_params.get("format"))
+            chosen: tuple[BaseRenderer, str] = super().select_renderer(request, offered, wanted)
         except (Http404, NotAcceptable):
-            return renderers[0], renderers[0].media_type
+            chosen = offered[0], str(offered[0].media_type)
+        return chosen
 
 
 class SchemaView(_JSONErrors, SpectacularAPIView):

@@ -1,5 +1,7 @@
 """Whether the process is alive, and whether it can do its work."""
 
+from collections.abc import Callable, Mapping
+
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from rest_framework.request import Request
@@ -21,7 +23,9 @@ class HealthView(JSONView):
 
 
 class ReadinessView(JSONView):
-    """The process can do its work."""
+    """The process can do its work; `get_upstreams` tells how each source stands."""
+
+    get_upstreams: Callable[[], Mapping[str, str]] = staticmethod(dict)
 
     @openapi.get_readiness
     def get(self, request: Request) -> Response:
@@ -29,11 +33,12 @@ class ReadinessView(JSONView):
         try:
             executor = MigrationExecutor(connection)
             pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+            if pending:
+                return _not_ready("The database lacks migrations: run manage.py migrate.")
+            upstreams = self.get_upstreams()
         except (DatabaseError, InterfaceError):
             return _not_ready("The database cannot be reached.")
-        if pending:
-            return _not_ready("The database lacks migrations: run manage.py migrate.")
-        return Response({"status": "ok"}, headers=_NO_STORE)
+        return Response({"status": "ok", "upstreams": upstreams}, headers=_NO_STORE)
 
 
 def _not_ready(reason: str) -> Response:

@@ -10,7 +10,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
 from core import imdb_id, search_text
-from core.api import ErrorSerializer, StatusSerializer, error_body
+from core.api import ErrorSerializer, ReadinessSerializer, StatusSerializer, error_body
 
 IMDB_ID = {"type": "string", "pattern": "^tt[0-9]+$", "maxLength": imdb_id.MAX_LENGTH}
 SEARCH_TEXT = {
@@ -103,9 +103,21 @@ get_readiness = extend_schema(
     operation_id="getReadiness",
     tags=["Service"],
     summary="Can the process do its work?",
-    description="Looks at the database only: films that are stored can be shown without a source.",
+    description=(
+        "Looks at the database only: films that are stored can be shown without a source. How each"
+        " source stands is told beside it."
+    ),
     responses={
-        **_ok("The database can be reached and has every migration."),
+        200: OpenApiResponse(
+            ReadinessSerializer,
+            "The database can be reached and has every migration.",
+            [
+                example(
+                    "One source asked us to slow down",
+                    {"status": "ok", "upstreams": {"imdbapi": "open", "kinocheck": "rate_limited"}},
+                )
+            ],
+        ),
         **WRONG_METHOD,
         **error(
             503,

@@ -32,7 +32,7 @@ def load_settings_or_exit(*, serves: bool = False) -> None:
     except ImproperlyConfigured as exc:
         sys.exit(f"filmosphere: {exc}")
     if serves:
-        settings.DATABASES["default"]["OPTIONS"] |= settings.SERVING_DATABASE_OPTIONS
+        settings.DATABASES["default"]["OPTIONS"].update(settings.SERVING_DATABASE_OPTIONS)
 
 
 def reach_redis_or_exit() -> None:

@@ -80,6 +80,11 @@ def _budgets(gates: Mapping[str, Gate]) -> UpstreamBudgets:
     )
 
 
+def upstreams() -> dict[str, str]:
+    """Return how each film source stands."""
+    return budgets().overview()
+
+
 @cache
 def bulkhead(source: str) -> Bulkhead:
     """Return the threads for a source, shared by all who ask it."""

@@ -1,7 +1,12 @@
+from datetime import timedelta
+
 import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
+from django.utils import timezone
+
+from core.models import UpstreamState
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/healthz/"])
@@ -17,7 +22,23 @@ def test_a_process_that_answers_is_alive_without_a_database(client: Client, path
 def test_a_process_with_a_migrated_database_is_ready(client: Client, path: str) -> None:
     answer = client.get(path)
 
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+
+
+@pytest.mark.django_db
+def test_a_closed_source_is_told_and_decides_nothing(client: Client) -> None:
+    until = timezone.now() + timedelta(seconds=30)
+    UpstreamState.objects.create(source="kinocheck", closed_until=until, code="rate_limited")
+
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json()["upstreams"] == {
+        "imdbapi": "open",
+        "kinocheck": "rate_limited",
+        "watchmode": "open",
+    }
 
 
 @pytest.mark.django_db

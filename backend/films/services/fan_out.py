@@ -122,7 +122,7 @@ class FanOut:
         self._await(futures, heartbeat)
         for name in wanted:
             if name not in outcomes:
-                outcomes[name] = _outcome(futures.get(name), _SOURCES[name])
+                outcomes[name] = self._outcome(futures.get(name), _SOURCES[name])
         self._report()
         return outcomes
 
@@ -179,6 +179,18 @@ class FanOut:
                 self._release_connection()
                 beat_at = time.monotonic() + HEARTBEAT_SECONDS
 
+    def _outcome(self, future: Future[Any] | None, source: str) -> Outcome:
+        if future is None:
+            return DeadlineExceeded(source, IN_LINE)
+        if not future.done():
+            future.cancel()
+            return DeadlineExceeded(source, "deadline")
+        try:
+            return future.result()
+        except UpstreamError as exc:
+            self._budgets.complete(exc)
+            return exc
+
     def _report(self, heartbeat: Callable[[], object] = lambda: None) -> None:
         """Tell the other processes what we learned and that we are alive.
 
@@ -209,15 +221,3 @@ def _priority(name: str, *, in_background: bool) -> int:
     if in_background:
         return BACKGROUND
     return METADATA_FIRST if name == METADATA.name else OTHER_SECTIONS
-
-
-def _outcome(future: Future[Any] | None, source: str) -> Outcome:
-    if future is None:
-        return DeadlineExceeded(source, IN_LINE)
-    if not future.done():
-        future.cancel()
-        return DeadlineExceeded(source, "deadline")
-    try:
-        return future.result()
-    except UpstreamError as exc:
-        return exc

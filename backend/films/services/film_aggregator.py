@@ -120,9 +120,7 @@ class FilmAggregatorService:
             logger.warning("an expired film is shown", extra={"outcome": type(exc).__name__})
             return _stale(stored)
 
-    def _fetch_once(
-        self, imdb_id: str, stored: StoredFilm | None, looked_at: datetime
-    ) -> FilmCopy:
+    def _fetch_once(self, imdb_id: str, stored: StoredFilm | None, looked_at: datetime) -> FilmCopy:
         """Fetch the film in this thread or wait for the one that does."""
         if not self._cold_slots.acquire(blocking=False):
             raise Overloaded("Too many films are being fetched right now.", retry_after=1)

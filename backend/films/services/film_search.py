@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError
 
 from core.budgets import UpstreamBudgets
 from core.deadline import Deadline, deadline_of, time_left
-from core.errors import DeadlineExceeded, Overloaded
+from core.errors import DeadlineExceeded, Overloaded, UpstreamError
 from core.services.bulkhead import Bulkhead, outcome_of
 from core.services.imdb_service import IMDbService
 from core.services.single_flight import SingleFlight
@@ -79,6 +79,9 @@ class FilmSearchService:
             titles = outcome_of(
                 self._bulkhead.submit(partial(self._imdb.search, query), priority=0), source
             )
+        except UpstreamError as exc:
+            self._budgets.complete(exc)
+            raise
         finally:
             self._tell_news()
         found = [search_result(title) for title in titles]

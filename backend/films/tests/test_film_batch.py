@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from core.budgets import Quota
+from core.budgets import Pace, Quota
 from core.errors import (
     DeadlineExceeded,
     RegionNotCovered,
@@ -410,3 +410,13 @@ def test_the_oldest_films_come_first_and_films_at_rest_not_at_all(house, batch):
     ids = house.cache.saved_before(moment, without=house.register.resting())
 
     assert ids == ["tt0000009", FILMS[0]]
+
+
+def test_a_spare_call_slows_down_the_burst_and_not_the_pace(db):
+    house = House(paces={"imdbapi": Pace(8, 5, spare=1)})
+
+    assert house.budgets.take("imdbapi", 20) == (7, pytest.approx(5 / 8))
+    house.clock.pass_by(seconds=2.5)
+    assert house.budgets.take("imdbapi", 20)[0] == 4
+    house.clock.pass_by(seconds=60)
+    assert house.budgets.take("imdbapi", 20)[0] == 7

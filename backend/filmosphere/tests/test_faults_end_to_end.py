@@ -1,0 +1,495 @@
+"""What callers see of every fault of a source: two servers, one database, real sockets."""
+
+import base64
+import json
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from filmosphere.tests.databases import LONG_AGO, dump, execute, expire, forget_everything
+from filmosphere.tests.house import database, get, on_sandbox, server
+
+FILM = "/api/films/tt1375666"
+OTHER = "/api/films/tt0068646"
+DEADLINE = 2.0
+QUICK = {"HTTP_TIMEOUT": "0.4", "HTTP_RETRIES": "2", "FETCH_DEADLINE": str(DEADLINE)}
+NOBODY = "http://127.0.0.1:9"
+
+
+class Pair:
+    """Two server processes on one database, and the sandbox that is their sources."""
+
+    def __init__(self, one, other, url):
+        self.one, self.other, self.url = one, other, url
+        self.sandbox = None
+
+    def get(self, path=FILM, *, server=None):
+        """GET; whatever comes back must be a sound answer, in time."""
+        started = time.monotonic()
+        answer = (server or self.one).get(path)
+        taken = time.monotonic() - started
+        assert taken < DEADLINE + 0.5, f"{taken:.2f} s"
+        assert_sound(answer)
+        return answer
+
+    def fault(self, kind, source, path="*", **options):
+        self.sandbox.fault(kind, source=source, path=path, **options)
+
+    def calls(self, source):
+        return len(self.sandbox.paths(source))
+
+
+def assert_sound(answer):
+    assert answer.status in {200, 404, 502, 503}
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Correlation-ID"]
+    if answer.status == 200:
+        assert len(answer.json) == 12
+    else:
+        assert set(answer.json) == {"error_code", "message"}
+        assert answer.json["error_code"] == str(answer.status)
+        assert ("Retry-After" in answer.headers) == (answer.status == 503)
+
+
+def codes(answer):
+    return {warning["section"]: warning["code"] for warning in answer.json["warnings"]}
+
+
+@contextmanager
+def two_servers(folder, sandbox, **settings):
+    with database(folder) as url:
+        options = on_sandbox(
+            sandbox.url, DATABASE_URL=url, HOT_SECONDS="0", **{**QUICK, **settings}
+        )
+        with server(folder, **options) as one, server(folder, **options) as other:
+            yield Pair(one, other, url)
+
+
+@pytest.fixture(scope="module")
+def _pair(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+    with (
+        django_db_blocker.unblock(),
+        two_servers(tmp_path_factory.mktemp("pair"), _sandbox_process) as pair,
+    ):
+        yield pair
+
+
+@pytest.fixture
+def pair(_pair, sandbox):
+    """Nothing is stored, nothing is known about the sources, and they are well."""
+    forget_everything(_pair.url)
+    _pair.sandbox = sandbox
+    return _pair
+
+
+def raw(text):
+    return {"raw_b64": base64.b64encode(text).decode()}
+
+
+def body(text):
+    return {"body_b64": base64.b64encode(text).decode()}
+
+
+# Kind, options, the code of the warning, and our status where it befalls metadata.
+FAULTS = [
+    ("hang", {}, "timeout", 503),
+    ("drip_headers", {"interval": 0.05}, "timeout", 503),
+    ("drip_body", {"interval": 0.05}, "timeout", 503),
+    ("informational_flood", {}, "timeout", 503),
+    ("reset", {}, "unavailable", 503),
+    ("reset_in_headers", {}, "unavailable", 503),
+    ("reset_in_body", {}, "unavailable", 503),
+    ("truncate", {}, "unavailable", 503),
+    ("close_early", {}, "bad_response", 502),
+    ("raw", raw(b"<html>\n\nnot HTTP</html>"), "bad_response", 502),
+    ("raw", raw(b"HTTP/1.1 999 Odd\r\n\r\n"), "bad_response", 502),
+    ("many_headers", {}, "bad_response", 502),
+    ("big_header", {}, "bad_response", 502),
+    ("status", {"status": 500}, "unavailable", 503),
+    ("status", {"status": 502}, "unavailable", 503),
+    ("status", {"status": 504}, "unavailable", 503),
+    ("status", {"status": 503, "headers": {"Retry-After": "3"}}, "unavailable", 503),
+    ("status", {"status": 503, "headers": {"Retry-After": "31536000"}}, "unavailable", 503),
+    ("status", {"status": 503, "headers": {"Retry-After": "soon"}}, "unavailable", 503),
+    ("rate_limited", {"retry_after": "30"}, "rate_limited", 503),
+    ("rate_limited", {}, "rate_limited", 503),
+    ("rate_limited", {"html": True}, "rate_limited", 503),
+    ("status", {"status": 401}, "rejected", 503),
+    ("status", {"status": 403}, "rejected", 503),
+    ("status", {"status": 402}, "quota_exhausted", 503),
+    ("status", {"status": 400}, "bad_response", 502),
+    ("status", {"status": 418}, "bad_response", 502),
+    ("echo_key", {"status": 401}, "rejected", 503),
+    ("empty", {"status": 200}, "bad_response", 502),
+    ("empty", {"status": 204}, "bad_response", 502),
+    ("redirect", {"location": "/elsewhere"}, "bad_response", 502),
+    ("redirect", {"status": 308, "location": "//127.0.0.1:9/?key=1"}, "bad_response", 502),
+    ("malformed_json", {}, "bad_response", 502),
+    ("html", {}, "bad_response", 502),
+    ("html", {"status": 503}, "unavailable", 503),
+    ("body", body(b"[]"), "bad_response", 502),
+    ("body", body(b'"text"'), "bad_response", 502),
+    ("body", body(b"5"), "bad_response", 502),
+    ("body", body(b"null"), "bad_response", 502),
+    ("body", body(b"true"), "bad_response", 502),
+    ("body", body(b'{"id": null, "primaryTitle": null, "trailer": null}'), "bad_response", 502),
+    ("body", body(b'{"id": "tt9", "primaryTitle": "Another"}'), "bad_response", 502),
+    ("body", body(b'{"error": "x", "message": "Something failed"}'), "bad_response", 502),
+    ("body", body('{"id": "tt1375666"}'.encode("utf-16")), "bad_response", 502),
+    ("body", body(b'{"id": ' + b"9" * 5000 + b"}"), "bad_response", 502),
+    ("body", body(b"[" * 100_000), "bad_response", 502),
+    ("body", body(b"[" + b"[]," * 700_000 + b"[]]"), "bad_response", 502),
+    ("body", {**body(b"not gzip"), "content_encoding": "gzip"}, "bad_response", 502),
+    ("body", {**body(b"{}"), "content_encoding": "br"}, "bad_response", 502),
+    ("nan", {}, "bad_response", 502),
+    ("huge", {}, "bad_response", 502),
+    ("endless", {}, "bad_response", 502),
+    ("gzip_bomb", {}, "bad_response", 502),
+]
+each_fault = pytest.mark.parametrize(
+    ("kind", "options", "code", "status"), FAULTS, ids=[f"{n}-{f[0]}" for n, f in enumerate(FAULTS)]
+)
+
+
+@each_fault
+def test_a_fault_of_one_source_costs_its_section_or_the_film_and_never_what_is_stored(
+    pair, kind, options, code, status
+):
+    if kind == "nan":
+        options = {**options, "field": "id"}
+    # On a section that a film can do without.
+    pair.fault(kind, "kinocheck", **options)
+    answer = pair.get()
+    assert pair.sandbox.fired()[0] > 0
+    assert answer.status == 200
+    assert (answer.json["trailer"], codes(answer)) == (None, {"trailer": code})
+    assert answer.json["metadata"]["primaryTitle"] == "Inception"
+    good = {**answer.json, "warnings": []}
+
+    # On the core, for a film that is stored and past its time.
+    pair.sandbox.clear_faults()
+    expire(pair.url)
+    pair.fault(kind, "imdbapi", "/titles/tt1375666", **options)
+    answer = pair.get()
+    assert pair.sandbox.fired()[0] > 0
+    assert answer.status == 200
+    assert codes(answer)["metadata"] == "stale"
+    assert answer.json["metadata"] == good["metadata"]
+    assert "max-age=30" in answer.headers["Cache-Control"]
+    assert int(answer.headers["Age"]) > 86_400
+
+    # On the core, with nothing stored.
+    forget_everything(pair.url)
+    pair.sandbox.clear_faults()
+    pair.fault(kind, "imdbapi", "/titles/tt1375666", **options)
+    answer = pair.get(server=pair.other)
+    assert pair.sandbox.fired()[0] > 0
+    assert answer.status == status
+    assert execute(pair.url, "SELECT count(*) FROM films_film") == [(0,)]
+    assert not [call for call in pair.sandbox.calls() if call["source"] == "other"]
+
+
+def test_the_good_parts_are_stored_and_a_failed_one_never_as_an_empty_success(pair):
+    pair.fault("hang", "kinocheck")
+    pair.get()
+
+    again = pair.get(server=pair.other)
+
+    assert (again.json["trailer"], codes(again)) == (None, {"trailer": "timeout"})
+    assert pair.calls("imdbapi") == 7
+
+
+@pytest.mark.parametrize("kind", ["nul", "surrogate"])
+def test_characters_that_no_column_holds_are_taken_out_and_the_film_is_stored(pair, kind):
+    pair.fault(kind, "imdbapi", "/titles/tt1375666")
+
+    cold, warm = pair.get(), pair.get(server=pair.other)
+
+    assert pair.sandbox.fired() == [1]
+    assert cold.status == 200
+    assert cold.body == warm.body
+    assert cold.headers["ETag"] == warm.headers["ETag"]
+    assert execute(pair.url, "SELECT count(*) FROM films_film") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("patch", "row"),
+    [
+        ({"primaryTitle": "x" * 600}, ("x" * 512, 2010)),
+        ({"primaryTitle": "\N{FILM FRAMES}" * 513}, ("\N{FILM FRAMES}" * 512, 2010)),
+        ({"startYear": 2**31}, ("Inception", None)),
+        ({"startYear": "2010"}, ("Inception", None)),
+        ({"startYear": True}, ("Inception", None)),
+        ({"primaryImage": {"url": "javascript:alert(1)"}}, ("Inception", 2010)),
+        ({"primaryImage": {"url": "https://images.test/" + "x" * 2000}}, ("Inception", 2010)),
+        ({"primaryImage": "x", "genres": "x", "plot": 5}, ("Inception", 2010)),
+        ({"plot": "<script>\u202e\\u0007</script>"}, ("Inception", 2010)),
+    ],
+)
+def test_values_that_no_column_holds_are_clipped_or_left_out(pair, patch, row):
+    pair.fault("patch", "imdbapi", "/titles/tt1375666", patch=patch)
+
+    cold, warm = pair.get(), pair.get(server=pair.other)
+
+    assert pair.sandbox.fired() == [1]
+    assert (cold.status, cold.body) == (200, warm.body)
+    assert execute(pair.url, "SELECT title, year FROM films_film") == [row]
+
+
+def test_a_byte_order_mark_does_no_harm(pair):
+    real = json.dumps({"id": "tt1375666", "primaryTitle": "Inception"}).encode()
+    pair.fault("body", "imdbapi", "/titles/tt1375666", **body(b"\xef\xbb\xbf" + real))
+
+    assert pair.get().json["title"] == "Inception"
+
+
+def test_a_source_that_answers_with_headers_of_ours_does_not_get_them_through(pair):
+    headers = {"X-Correlation-ID": "theirs", "Content-Type": "text/html; charset=utf-7"}
+    pair.fault("headers", "imdbapi", headers=headers)
+
+    answer = pair.get()
+
+    assert pair.sandbox.fired()[0] == 7
+    assert answer.headers["X-Correlation-ID"] != "theirs"
+
+
+def test_a_part_that_the_source_does_not_have_is_no_fault(pair):
+    for status in (404, 410, 451):
+        forget_everything(pair.url)
+        pair.fault("status", "imdbapi", "*/images", status=status)
+
+        answer = pair.get()
+
+        assert (answer.json["images"], codes(answer)) == ({}, {})
+        assert pair.sandbox.fired()[0] == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("status", {"status": 404}),
+        ("status", {"status": 410}),
+        ("body", body(b'{"code": 5, "message": "title not found", "details": []}')),
+    ],
+)
+def test_no_such_title_is_404_and_asked_for_once_by_all_processes(pair, fault):
+    kind, options = fault
+    pair.fault(kind, "imdbapi", "/titles/tt1375666", **options)
+    assert pair.get().status == 404
+    pair.sandbox.clear_faults()
+    calls = len(pair.sandbox.calls())
+
+    assert pair.get().status == 404
+    assert pair.get(server=pair.other).status == 404
+
+    assert len(pair.sandbox.calls()) == calls
+    assert execute(pair.url, "SELECT count(*) FROM films_film") == [(0,)]
+
+
+# Closed for all processes
+
+
+def test_after_a_503_with_retry_after_no_process_asks_until_it_is_over(pair):
+    pair.fault(
+        "status", "imdbapi", "/titles/tt1375666", status=503, headers={"Retry-After": "2"}, times=1
+    )
+    told = time.monotonic()
+    first = pair.get()
+    assert (first.status, first.headers["Retry-After"]) == (503, "2")
+    calls = pair.calls("imdbapi")
+
+    while time.monotonic() < told + 1.8:
+        refused = pair.get(OTHER, server=pair.other)
+        assert refused.status == 503
+        assert 1 <= int(refused.headers["Retry-After"]) <= 2
+        time.sleep(0.1)
+    assert pair.calls("imdbapi") == calls
+    time.sleep(max(0.0, told + 2.2 - time.monotonic()))
+
+    assert pair.get(OTHER, server=pair.other).status == 200
+    assert pair.get().status == 200
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "least", "most"), [("30", 25, 30), (None, 25, 33), ("31536000", 890, 900)]
+)
+def test_after_a_429_each_process_leaves_the_source_alone(pair, retry_after, least, most):
+    pair.fault("rate_limited", "imdbapi", "/titles/tt1375666", retry_after=retry_after, times=1)
+    pair.get()
+    calls = pair.calls("imdbapi")
+
+    for which in (pair.one, pair.other) * 3:
+        answer = pair.get(OTHER, server=which)
+        assert answer.status == 503
+        assert least <= int(answer.headers["Retry-After"]) <= most
+
+    assert pair.calls("imdbapi") == calls
+
+
+def test_the_wait_after_a_429_doubles_from_probe_to_probe(pair):
+    pair.fault("rate_limited", "imdbapi", "/titles/*")
+    waits = []
+    for _ in range(3):
+        for which in (pair.one, pair.other):
+            waits.append(int(pair.get(OTHER, server=which).headers["Retry-After"]))
+            # The time passes.
+            execute(pair.url, f"UPDATE core_upstreamstate SET closed_until = '{LONG_AGO}'")
+
+    for wait, base in zip(waits, (30, 60, 120, 240, 480, 900), strict=True):
+        assert base - 5 <= wait <= base * 1.1 + 1
+
+
+def test_a_key_that_is_refused_is_not_shown_again_by_anybody(pair):
+    pair.sandbox.set("kinocheck", keys=["another-key"])
+    assert codes(pair.get()) == {"trailer": "rejected"}
+    calls = pair.calls("kinocheck")
+
+    for which in (pair.one, pair.other):
+        for film in ("tt0111161", "tt0068646"):
+            forget = f"DELETE FROM films_film WHERE imdb_id = '{film}'"
+            execute(pair.url, f"DELETE FROM films_filmbody WHERE imdb_id = '{film}'", forget)
+            answer = pair.get(f"/api/films/{film}", server=which)
+            assert codes(answer) == {"trailer": "rejected"}
+
+    assert pair.calls("kinocheck") == calls
+    lines = [json.loads(line) for line in pair.one.output.splitlines() if line.startswith("{")]
+    assert [line for line in lines if line["level"] == "ERROR" and line["outcome"] == "bad_key"]
+
+
+@pytest.mark.parametrize("status", [401, 402, 429])
+def test_a_used_up_quota_is_told_as_such_and_not_tried_again(pair, status):
+    pair.sandbox.set("watchmode", quota=1000, quota_used=1000, quota_status=status)
+    assert codes(pair.get()) == {"streaming": "quota_exhausted"}
+    calls = pair.calls("watchmode")
+
+    assert codes(pair.get(OTHER, server=pair.other)) == {"streaming": "quota_exhausted"}
+
+    assert pair.calls("watchmode") == calls
+
+
+def test_a_quota_that_is_nearly_used_up_is_left_to_films_that_are_stored(pair):
+    pair.get()
+    pair.sandbox.set("watchmode", quota=1000, quota_used=950)
+    expire(pair.url)
+    pair.get()
+    calls = pair.calls("watchmode")
+
+    assert codes(pair.get(OTHER, server=pair.other)) == {"streaming": "quota_exhausted"}
+
+    assert pair.calls("watchmode") == calls
+    expire(pair.url)
+    assert codes(pair.get()) == {}
+
+
+def test_a_dead_source_is_asked_once_an_interval_by_all_processes_and_found_when_it_is_back(pair):
+    pair.fault("status", "kinocheck", status=500)
+    for number in range(3):
+        pair.get(f"/api/films/{('tt0111161', 'tt0068646', 'tt1375666')[number]}")
+    calls, closed = pair.calls("kinocheck"), time.monotonic()
+    assert calls <= 6
+
+    for film in ("tt0133093", "tt0903747", "tt2758880", "tt0245429"):
+        assert codes(pair.get(f"/api/films/{film}", server=pair.other)) == {
+            "trailer": "unavailable"
+        }
+    assert pair.calls("kinocheck") <= calls + 1
+    pair.sandbox.clear_faults()
+    time.sleep(max(0.0, closed + 5.2 - time.monotonic()))
+
+    assert codes(pair.get("/api/films/tt0096697", server=pair.other)) == {}
+    assert codes(pair.get("/api/films/tt7366338")) == {}
+
+
+# Sources that cannot be reached at all
+
+
+@pytest.fixture(scope="module")
+def lonely(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+    """A server with a proxy in its environment, one source on a closed port, one without name."""
+    with django_db_blocker.unblock():
+        folder = tmp_path_factory.mktemp("lonely")
+        with database(folder) as url:
+            options = on_sandbox(
+                _sandbox_process.url,
+                DATABASE_URL=url,
+                **QUICK,
+                KINO_BASE=NOBODY,
+                WATCHMODE_BASE="http://..invalid",
+                HTTP_PROXY=NOBODY,
+                HTTPS_PROXY=NOBODY,
+                ALL_PROXY=NOBODY,
+                http_proxy=NOBODY,
+            )
+            with server(folder, **options) as running:
+                yield running
+
+
+def test_sources_that_cannot_be_reached_cost_their_sections_and_no_proxy_is_asked(lonely, sandbox):
+    started = time.monotonic()
+
+    answer = lonely.get(FILM)
+
+    assert time.monotonic() - started < 1.5
+    assert codes(answer) == {"trailer": "unavailable", "streaming": "unavailable"}
+    assert len(sandbox.paths("imdbapi")) == 7
+    outcomes = {
+        line["outcome"]
+        for line in map(json.loads, filter(lambda x: x.startswith("{"), lonely.output.split("\n")))
+        if line["message"] == "upstream call"
+    }
+    assert outcomes == {"ok", "connection_refused", "dns_error"}
+
+
+# Keys
+
+KEYS = {
+    "KINO_API_KEY": "canary-kino-4f1d",
+    "WATCHMODE_API_KEY": "canary-watch-77ab",
+    "DJANGO_SECRET_KEY": "canary-secret-" + "0123456789abcdef" * 4,
+}
+CONTROL = "control-55e2"
+
+
+def test_keys_are_seen_nowhere_and_the_search_would_find_them(tmp_path, django_db_blocker, sandbox):
+    seen = []
+    sandbox.set("kinocheck", keys=[KEYS["KINO_API_KEY"]])
+    sandbox.set("watchmode", keys=[KEYS["WATCHMODE_API_KEY"]])
+    sandbox.fault("patch", source="imdbapi", path="/titles/tt1375666", patch={"plot": CONTROL})
+    with django_db_blocker.unblock(), database(tmp_path) as url:
+        options = on_sandbox(sandbox.url, DATABASE_URL=url, **QUICK, HOT_SECONDS="0")
+        debug = {"LOG_LEVEL": "DEBUG", "DJANGO_DEBUG": "True"}
+        with server(tmp_path, **{**options, **KEYS, **debug}) as running:
+
+            def look(path):
+                answer = get(running.url + path, X_Correlation_ID=CONTROL)
+                seen.append(f"{answer.headers}{answer.body.decode()}")
+                return answer
+
+            assert codes(look(FILM)) == {}
+            for kind in ("echo_key", "redirect", "hang", "html", "reset", "bad_key"):
+                for source in ("kinocheck", "watchmode", "imdbapi"):
+                    location = {"location": f"/?key={KEYS['KINO_API_KEY']}"}
+                    sandbox.clear_faults()
+                    sandbox.fault(
+                        kind,
+                        source=source,
+                        path="*/tt0068646" if source == "imdbapi" else "*",
+                        **(location if kind == "redirect" else {}),
+                    )
+                    execute(url, "DELETE FROM core_upstreamstate")
+                    expire(url)
+                    look(OTHER)
+                    assert sandbox.fired()[0] > 0
+            for path in ("/metrics", "/readyz", "/api/nope", "/api/search?q=x", "/api/schema"):
+                look(path)
+            log, stored = running.output, dump(url)
+
+    places = {"log": log, "answers": "\n".join(seen), "database": stored}
+    for place, text in places.items():
+        assert CONTROL in text, place
+        for key in KEYS.values():
+            assert key not in text, place
+    keys_sent = {call["key_in"] for call in sandbox.calls() if call["source"] != "imdbapi"}
+    assert keys_sent == {"header"}
