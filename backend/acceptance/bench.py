@@ -1,7 +1,8 @@
 """Measure the service beside its limits, all in one run: `make bench`.
 
-Needs wrk, taskset, and PostgreSQL, named by `DATABASE_URL`. The server runs on the first processor, load and sandbox on the second. Nothing here passes or fails: each line has a
-figure and what it is to reach.
+Needs wrk, taskset, and PostgreSQL, named by `DATABASE_URL`. The server runs on the first processor,
+load and sandbox on the second. Nothing here passes or fails: each line has a figure and what it is
+to reach.
 """
 
 import os

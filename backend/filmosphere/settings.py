@@ -7,6 +7,7 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import drf_spectacular_sidecar
 from django.core.exceptions import ImproperlyConfigured
@@ -186,7 +187,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Database and cache -----------------------------------------------------------------------
 
-DATABASES = {
+DATABASES: dict[str, dict[str, Any]] = {
     "default": env.database(
         "DATABASE_URL", f"sqlite:///{PROJECT_DIR / 'var' / 'filmosphere.sqlite3'}"
     )

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import cast
 
 import redis
 from django.conf import settings
@@ -32,7 +33,8 @@ def load_settings_or_exit(*, serves: bool = False) -> None:
     except ImproperlyConfigured as exc:
         sys.exit(f"filmosphere: {exc}")
     if serves:
-        settings.DATABASES["default"]["OPTIONS"].update(settings.SERVING_DATABASE_OPTIONS)
+        options = cast("dict[str, object]", settings.DATABASES["default"]["OPTIONS"])
+        options.update(settings.SERVING_DATABASE_OPTIONS)
 
 
 def reach_redis_or_exit() -> None:

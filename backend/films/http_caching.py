@@ -47,6 +47,7 @@ def film_response(request: SomeRequest, answer: FilmAnswer) -> HttpResponse:
         return HttpResponse(status=304, content_type="application/json", headers=headers)
     if answer.is_gzipped:
         headers["Content-Encoding"] = "gzip"
+    headers["Content-Length"] = str(len(answer.body))
     return HttpResponse(answer.body, content_type="application/json", headers=headers)
 
 

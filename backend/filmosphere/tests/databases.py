@@ -75,9 +75,9 @@ def activity(url: str) -> list[tuple[str, str]]:
 class Gateway:
     """The way to a PostgreSQL server, which can be closed, mute or crowded."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, port: int = 0) -> None:
         self._parts = urlsplit(url)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -158,8 +158,8 @@ class Gateway:
 
 
 @contextmanager
-def gateway(url: str) -> Iterator[Gateway]:
-    way = Gateway(url)
+def gateway(url: str, *, port: int = 0) -> Iterator[Gateway]:
+    way = Gateway(url, port=port)
     try:
         yield way
     finally:

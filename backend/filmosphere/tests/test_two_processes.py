@@ -1,0 +1,548 @@
+"""Two servers on one database: under load, when one is killed, and when the database fails."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from filmosphere.tests.databases import (
+    activity,
+    eventually,
+    execute,
+    expire,
+    forget_everything,
+    gateway,
+    locked,
+)
+from filmosphere.tests.house import (
+    BACKEND,
+    database,
+    free_port,
+    get,
+    get_patiently,
+    manage,
+    on_sandbox,
+    server,
+)
+
+FILM = "/api/films/tt1375666"
+OTHER = "/api/films/tt0068646"
+FILMS = [title["imdb_id"] for title in json.loads((BACKEND / "sandbox/catalogue.json").read_text())]
+needs_postgres = pytest.mark.skipif(
+    connection.vendor == "sqlite", reason="SQLite has no server, no connections and no row locks"
+)
+
+
+class House:
+    """Servers on one database, whose sources are one sandbox."""
+
+    def __init__(self, url, sandbox, servers):
+        self.url, self.sandbox, self.servers = url, sandbox, servers
+
+    @property
+    def urls(self):
+        return [running.url for running in self.servers]
+
+    def ask(self, paths, *, patiently=False):
+        """Ask for all paths at once, half of them from each server."""
+        ask = get_patiently if patiently else lambda address: (get(address), 1)
+        addresses = [self.urls[n % len(self.urls)] + path for n, path in enumerate(paths)]
+        with ThreadPoolExecutor(len(paths)) as pool:
+            return list(pool.map(ask, addresses))
+
+
+@contextmanager
+def house(folder, sandbox, *, count=2, **settings):
+    with database(folder) as url:
+        options = on_sandbox(sandbox.url, DATABASE_URL=url, HOT_SECONDS="0", **settings)
+        with server(folder, **options) as one:
+            if count == 1:
+                yield House(url, sandbox, [one])
+                return
+            with server(folder, **options) as other:
+                yield House(url, sandbox, [one, other])
+
+
+@pytest.fixture(scope="module")
+def _pair(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+    with (
+        django_db_blocker.unblock(),
+        house(
+            tmp_path_factory.mktemp("two"),
+            _sandbox_process,
+            HTTP_TIMEOUT="1",
+            HTTP_RETRIES="1",
+            FETCH_DEADLINE="5",
+        ) as pair,
+    ):
+        yield pair
+
+
+@pytest.fixture
+def pair(_pair, sandbox):
+    forget_everything(_pair.url)
+    return _pair
+
+
+def statuses(answers):
+    return {answer.status for answer, _ in answers}
+
+
+# Load
+
+
+def test_200_readers_of_one_cold_film_cause_one_fan_out_and_all_get_it(pair, sandbox):
+    sandbox.set("imdbapi", latency_ms=100)
+
+    answers = pair.ask([FILM] * 200, patiently=True)
+
+    assert statuses(answers) == {200}
+    assert len(sandbox.calls()) == 10
+    assert {answer.body for answer, _ in answers} == {answers[0][0].body}
+    assert {answer.headers["ETag"] for answer, _ in answers} == {answers[0][0].headers["ETag"]}
+    assert max(tries for _, tries in answers) <= 4
+
+
+def test_200_readers_of_one_expired_film_cause_one_refresh(pair, sandbox):
+    get(pair.urls[0] + FILM)
+    expire(pair.url)
+    sandbox.reset()
+    sandbox.set("imdbapi", latency_ms=100)
+
+    answers = pair.ask([FILM] * 200)
+
+    assert statuses(answers) == {200}
+    assert len(sandbox.paths("imdbapi")) == 7
+
+
+def test_readers_of_an_expired_film_whose_refresh_fails_get_the_last_good_copy(pair, sandbox):
+    good = get(pair.urls[0] + FILM).json
+    expire(pair.url)
+    sandbox.reset()
+    sandbox.fault("status", status=500, source="imdbapi")
+
+    answers = pair.ask([FILM] * 60)
+
+    assert statuses(answers) == {200}
+    assert sandbox.fired()[0] <= 7 + 2
+    for answer, _ in answers:
+        assert answer.json["metadata"] == good["metadata"]
+        assert "stale" in {warning["code"] for warning in answer.json["warnings"]}
+
+
+def test_many_different_cold_films_keep_to_the_budget_of_each_source(pair, sandbox):
+    for source in ("imdbapi", "kinocheck", "watchmode"):
+        sandbox.set(source, latency_ms=10)
+
+    answers = pair.ask([f"/api/films/{film}" for film in FILMS] * 2, patiently=True)
+
+    assert statuses(answers) == {200}
+    assert sandbox.max_in_flight("imdbapi") <= 2 * 3
+    assert sandbox.max_in_flight("kinocheck") <= 2 * 8
+    assert len(sandbox.paths("imdbapi")) == 7 * len(FILMS)
+
+
+def test_identical_searches_cause_one_call_in_each_process(pair, sandbox):
+    sandbox.set("imdbapi", latency_ms=100)
+
+    answers = pair.ask(["/api/search?q=inception"] * 100, patiently=True)
+
+    assert statuses(answers) == {200}
+    assert len(sandbox.paths("imdbapi")) == 2
+
+
+def test_warm_films_do_not_notice_mute_sources(pair, sandbox):
+    get(pair.urls[0] + FILM)
+    get(pair.urls[1] + FILM)
+    healthy = _median_ms(pair.urls[0] + FILM)
+    sandbox.fault("hang")
+    with ThreadPoolExecutor(20) as pool:
+        cold = [pool.submit(get, pair.urls[0] + f"/api/films/tt00000{n}") for n in range(10, 30)]
+        eventually(lambda: sandbox.fired()[0] > 0)
+
+        mute = _median_ms(pair.urls[0] + FILM)
+
+        assert {future.result().status for future in cold} <= {503}
+    # Far from a reader's patience; what a processor of its own would show is measured elsewhere.
+    assert mute < max(5 * healthy, 50)
+
+
+def _median_ms(url, count=40):
+    times = []
+    for _ in range(count):
+        started = time.monotonic()
+        assert get(url).status == 200
+        times.append((time.monotonic() - started) * 1000)
+    return statistics.median(times)
+
+
+def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
+    tmp_path, django_db_blocker, sandbox
+):
+    limits = {"COLD_CONCURRENCY": "2", "BLOCKING_THREADS": "8", "FETCH_DEADLINE": "3"}
+    with django_db_blocker.unblock(), house(tmp_path, sandbox, count=1, **limits) as single:
+        get(single.urls[0] + FILM)
+        sandbox.fault("hang")
+        with ThreadPoolExecutor(2) as pool:
+            slow = [pool.submit(get, f"{single.urls[0]}/api/films/tt00000{n}") for n in (10, 11)]
+            eventually(lambda: sandbox.fired()[0] >= 2)
+
+            times = []
+            for number in range(50):
+                started = time.monotonic()
+                answer = get(f"{single.urls[0]}/api/films/tt00001{number}")
+                times.append(time.monotonic() - started)
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert get(single.urls[0] + FILM).status == 200
+            assert {future.result().status for future in slow} == {503}
+    assert statistics.median(times) < 0.05
+
+
+def test_made_up_ids_cost_no_more_fan_outs_than_the_rate_allows(
+    tmp_path, django_db_blocker, sandbox
+):
+    with (
+        django_db_blocker.unblock(),
+        house(tmp_path, sandbox, count=1, FILM_MISS_THROTTLE_RATE="20/min") as single,
+    ):
+        answers = [get(f"{single.urls[0]}/api/films/tt55500{n:02}") for n in range(80)]
+        asked = [path for path in sandbox.paths("imdbapi") if path.count("/") == 2]
+
+        assert [answer.status for answer in answers] == [404] * 20 + [429] * 60
+        assert len(asked) == 20
+        assert {int(a.headers["Retry-After"]) <= 60 for a in answers[20:]} == {True}
+        # What is remembered is told to anybody.
+        assert get(f"{single.urls[0]}/api/films/tt5550000").status == 404
+
+
+# Processes that die
+
+
+@pytest.fixture
+def mortals(tmp_path, django_db_blocker, sandbox):
+    """Two servers of which one may be killed."""
+    with (
+        django_db_blocker.unblock(),
+        house(tmp_path, sandbox, HTTP_TIMEOUT="8", FETCH_DEADLINE="12") as pair,
+    ):
+        yield pair
+
+
+def worker_of(running):
+    """The process that answers for a server."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            parent = int(text.rpartition(")")[2].split()[1])
+            if parent == running.process.pid and b"resource_tracker" not in command:
+                return int(entry.name)
+    raise AssertionError("no worker")
+
+
+def try_to_get(url):
+    try:
+        return get(url)
+    except OSError:
+        return None
+
+
+def test_when_the_process_that_fetches_is_killed_another_takes_over_within_the_lease(
+    mortals, sandbox
+):
+    sandbox.fault("delay", seconds=6, source="imdbapi", times=3)
+    victim, survivor = mortals.servers
+    with ThreadPoolExecutor(10) as pool:
+        lost = pool.submit(try_to_get, victim.url + FILM)
+        eventually(lambda: sandbox.fired()[0] > 0)
+        waiting = [pool.submit(get, survivor.url + FILM) for _ in range(9)]
+        time.sleep(0.3)
+        killed = time.monotonic()
+        os.kill(worker_of(victim), signal.SIGKILL)
+
+        answers = [future.result() for future in waiting]
+        taken = time.monotonic() - killed
+        assert lost.result() is None
+
+    assert {answer.status for answer in answers} == {200}
+    assert taken < 5.5
+    assert sandbox.paths("imdbapi").count("/titles/tt1375666") <= 2
+
+
+def test_a_kill_at_any_moment_leaves_no_bad_row(mortals, sandbox):
+    victim, survivor = mortals.servers
+    stop = threading.Event()
+    broken = []
+
+    def read(url):
+        while not stop.is_set():
+            answer = try_to_get(url + FILM)
+            if answer is None:
+                time.sleep(0.02)
+            elif answer.status != 200:
+                broken.append(answer)
+
+    get(survivor.url + FILM)
+    with ThreadPoolExecutor(12) as pool:
+        reader = pool.submit(read, survivor.url)
+        for number in range(6):
+            films = FILMS[number * 8 : number * 8 + 8]
+            writes = [pool.submit(try_to_get, f"{victim.url}/api/films/{film}") for film in films]
+            time.sleep(0.02 + 0.015 * number)
+            os.kill(worker_of(victim), signal.SIGKILL)
+            for write in writes:
+                write.result()
+            eventually(lambda: try_to_get(victim.url + "/healthz"), seconds=20)
+        stop.set()
+        reader.result()
+
+    assert broken == []
+    rows = execute(
+        mortals.url,
+        "SELECT f.imdb_id, full_json, f.cached_at IS NULL, b.imdb_id, b.rendered_for = f.updated_at"
+        " FROM films_film f LEFT JOIN films_filmbody b ON b.imdb_id = f.imdb_id",
+    )
+    assert rows
+    for imdb_id, payload, is_undated, body_of, is_rendered in rows:
+        stored = json.loads(payload) if isinstance(payload, str) else payload
+        assert re.fullmatch(r"tt[0-9]+", imdb_id)
+        assert stored["imdb_id"] == imdb_id
+        assert len(stored) == 12
+        assert not is_undated
+        assert (body_of, bool(is_rendered)) == (imdb_id, True)
+    # No lock outlives its lease either.
+    time.sleep(4.5)
+    assert statuses(mortals.ask([f"/api/films/{film}" for film in FILMS[:48]], patiently=True)) == {
+        200
+    }
+
+
+def test_a_server_that_is_told_to_end_while_sources_hang_ends(tmp_path, django_db_blocker, sandbox):
+    with (
+        django_db_blocker.unblock(),
+        house(tmp_path, sandbox, count=1, FETCH_DEADLINE="3", HTTP_TIMEOUT="3") as single,
+    ):
+        sandbox.fault("hang")
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(try_to_get, f"{single.urls[0]}/api/films/{f}") for f in FILMS[:3]]
+            eventually(lambda: sandbox.fired()[0] >= 3)
+            told = time.monotonic()
+            single.servers[0].process.send_signal(signal.SIGTERM)
+
+            assert single.servers[0].process.wait(timeout=10) == 0
+            assert time.monotonic() - told < 6
+            for future in asked:
+                future.result()
+
+
+# The database
+
+
+def test_a_server_without_database_starts_answers_and_recovers_by_itself(
+    tmp_path, django_db_blocker, sandbox
+):
+    with django_db_blocker.unblock(), database(tmp_path) as url:
+        way = _Later(url, tmp_path)
+        with (
+            ExitStack() as afterwards,
+            server(tmp_path, **on_sandbox(sandbox.url, DATABASE_URL=way.url)) as running,
+        ):
+            assert running.get("/healthz").status == 200
+            for path in ("/readyz", FILM, OTHER):
+                answer = running.get(path)
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert sandbox.calls() == []
+            for _ in range(20):
+                running.get(FILM)
+            told = [line for line in running.output.splitlines() if "db_unavailable" in line]
+            assert 1 <= len(told) <= 4
+
+            way.open_up(afterwards)
+            assert eventually(lambda: running.get("/readyz").status == 200)
+            assert running.get(FILM).status == 200
+
+
+class _Later:
+    """A database that is there from `open_up` on."""
+
+    def __init__(self, url, folder):
+        self._is_file = url.startswith("sqlite")
+        if self._is_file:
+            self._real = Path(url.removeprefix("sqlite:///"))
+            self._place = folder / "later"
+            self.url = f"sqlite:///{self._place / 'films.sqlite3'}"
+        else:
+            self._port = free_port()
+            self._real = url
+            self.url = re.sub(r"@[^/]+/", f"@127.0.0.1:{self._port}/", url)
+
+    def open_up(self, afterwards):
+        if self._is_file:
+            self._place.mkdir()
+            self._real.rename(self._place / "films.sqlite3")
+        else:
+            afterwards.enter_context(gateway(self._real, port=self._port))
+
+
+def test_a_database_without_tables_is_not_ready_and_told_as_such(
+    tmp_path, django_db_blocker, sandbox
+):
+    with django_db_blocker.unblock(), database(tmp_path) as url:
+        manage("migrate", "films", "zero", "--verbosity", "0", DATABASE_URL=url)
+        with server(tmp_path, **on_sandbox(sandbox.url, DATABASE_URL=url)) as running:
+            ready, film = running.get("/readyz"), running.get(FILM)
+            assert (ready.status, film.status) == (503, 503)
+            assert "migrat" in ready.json["message"]
+            assert "films" not in ready.json["message"]
+            assert sandbox.calls() == []
+
+            manage("migrate", "--verbosity", "0", DATABASE_URL=url)
+            assert running.get("/readyz").status == 200
+            assert running.get(FILM).status == 200
+
+
+@needs_postgres
+class TestPostgreSQL:
+    @pytest.fixture(scope="class")
+    def _remote(self, tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+        """A server whose way to its database can be spoiled."""
+        folder = tmp_path_factory.mktemp("remote")
+        with django_db_blocker.unblock(), database(folder) as url, gateway(url) as way:
+            options = on_sandbox(
+                _sandbox_process.url,
+                DATABASE_URL=way.url,
+                HOT_SECONDS="0",
+                BLOCKING_THREADS="6",
+                FETCH_DEADLINE="4",
+                HTTP_TIMEOUT="3.5",
+            )
+            with server(folder, **options) as running:
+                yield running, way, url
+
+    @pytest.fixture
+    def remote(self, _remote, sandbox):
+        running, way, url = _remote
+        way.mode = "open"
+        way.cut()
+        forget_everything(url)
+        assert running.get(FILM).status == 200
+        yield running, way, url
+        way.mode = "open"
+        way.cut()
+
+    @pytest.mark.parametrize("mode", ["mute", "closed", "full"])
+    def test_a_database_that_cannot_be_reached_is_503_in_time_and_asks_nobody(
+        self, remote, sandbox, mode
+    ):
+        running, way, _ = remote
+        sandbox.reset()
+        way.mode = mode
+        way.cut()
+
+        for path in (FILM, OTHER, "/readyz"):
+            started = time.monotonic()
+            assert running.get(path).status == 503
+            assert time.monotonic() - started < 2.8
+        assert sandbox.calls() == []
+
+        way.mode = "open"
+        way.cut()
+        assert eventually(lambda: running.get(FILM).status == 200)
+        assert running.get("/readyz").status == 200
+
+    def test_a_restart_between_two_requests_costs_none(self, remote):
+        running, way, _ = remote
+        for _ in range(5):
+            way.cut()
+            assert [running.get(path).status for path in (FILM, OTHER, FILM)] == [200] * 3
+
+    def test_a_connection_that_is_ended_during_a_fetch_costs_no_film(self, remote, sandbox):
+        running, _, url = remote
+        sandbox.fault("delay", seconds=1.2, source="kinocheck")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(running.get, OTHER)
+            eventually(lambda: sandbox.fired()[0] > 0)
+            execute(
+                url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'filmosphere'",
+            )
+            assert asked.result().status == 200
+        assert running.get(FILM).status == 200
+
+    def test_a_read_that_waits_for_a_lock_is_given_up(self, remote):
+        running, _, url = remote
+        with locked(url, "LOCK TABLE films_film IN ACCESS EXCLUSIVE MODE"):
+            started = time.monotonic()
+            assert running.get(FILM).status == 503
+            assert time.monotonic() - started < 4.5
+
+        assert running.get(FILM).status == 200
+
+    def test_a_film_that_cannot_be_written_is_answered_and_not_stored(self, remote):
+        running, _, url = remote
+        with locked(url, "LOCK TABLE films_film IN EXCLUSIVE MODE"):
+            answer = running.get(OTHER)
+            assert (answer.status, answer.json["warnings"]) == (200, [])
+        assert execute(url, "SELECT count(*) FROM films_film") == [(1,)]
+
+        eventually(lambda: running.get(OTHER).status == 200)
+        assert execute(url, "SELECT count(*) FROM films_film") == [(2,)]
+
+    def test_a_row_that_somebody_locked_is_answered_without_being_written(self, remote):
+        running, _, url = remote
+        expire(url)
+        with locked(url, "SELECT 1 FROM films_film FOR UPDATE"):
+            answer = running.get(FILM)
+        assert (answer.status, answer.json["warnings"]) == (200, [])
+
+    def test_commands_have_no_time_limit(self, remote):
+        _, _, url = remote
+        shown = manage("shell", "-v0", "-c", _SHOW_TIMEOUT, DATABASE_URL=url)
+        assert shown.stdout.split() == ["0"]
+
+    def test_no_connection_is_held_while_sources_are_asked(self, remote, sandbox):
+        running, _, url = remote
+        sandbox.fault("hang")
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(running.get, f"/api/films/{film}") for film in FILMS[:4]]
+            eventually(lambda: sandbox.fired()[0] > 0)
+            seen = []
+            for _ in range(20):
+                time.sleep(0.05)
+                seen.append([state for state, _ in activity(url)])
+            for future in asked:
+                future.result()
+        assert "idle in transaction" not in {state for states in seen for state in states}
+        assert statistics.median(len(states) for states in seen) <= 1
+
+    def test_threads_that_ask_sources_have_no_connections(self, remote):
+        running, _, url = remote
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(
+                pool.map(lambda film: running.get(f"/api/films/{film}").status, FILMS[:24])
+            )
+
+        assert set(answers) <= {200, 503}
+        # One for each of the threads that answer requests, at most.
+        assert len(activity(url)) <= 6
+
+
+_SHOW_TIMEOUT = """
+from django.db import connection
+cursor = connection.cursor()
+cursor.execute("SHOW statement_timeout")
+print(cursor.fetchone()[0])
+"""
