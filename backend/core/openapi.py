@@ -113,8 +113,11 @@ get_readiness = extend_schema(
             "The database can be reached and has every migration.",
             [
                 example(
-                    "One source asked us to slow down",
-                    {"status": "ok", "upstreams": {"imdbapi": "open", "kinocheck": "rate_limited"}},
+                    "Fine",
+                    {
+                        "status": "ok",
+                        "upstreams": {"imdbapi": "open", "kinocheck": "open", "watchmode": "open"},
+                    },
                 )
             ],
         ),

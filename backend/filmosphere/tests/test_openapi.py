@@ -93,7 +93,7 @@ def test_all_that_is_said_of_a_film_is_in_the_document(house, document, imdb_id)
         ("/api/v1/search/?query=nothing+has+this+name", "MovieResultsAnswer"),
         ("/api/v1/search/id/?id=tt0903747", "MovieAnswer"),
         ("/healthz", "Status"),
-        ("/readyz", "Status"),
+        ("/readyz", "Readiness"),
     ],
 )
 def test_all_that_the_others_answer_is_in_the_document(house, document, path, component):

@@ -36,7 +36,8 @@ from filmosphere.tests.house import (
 
 FILM = "/api/films/tt1375666"
 OTHER = "/api/films/tt0068646"
-FILMS = [title["imdb_id"] for title in json.loads((BACKEND / "sandbox/catalogue.json").read_text())]
+CATALOGUE = json.loads((BACKEND / "sandbox/catalogue.json").read_text())
+FILMS = [film["id"] for film in CATALOGUE["films"]]
 needs_postgres = pytest.mark.skipif(
     connection.vendor == "sqlite", reason="SQLite has no server, no connections and no row locks"
 )

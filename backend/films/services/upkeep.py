@@ -100,6 +100,8 @@ class Upkeep:
         lease = self._register.acquire(imdb_id) if sections else None
         if lease is None:
             return False
+        # Another process may have stored something newer before we had the lease.
+        stored = self._cache.load(imdb_id) or stored
         with deadline_of(Deadline(self._deadline_seconds)):
             fetched = self._fetcher.fetch(lease, stored, sections, in_background=True)
         return fetched.is_cut_off
