@@ -1,13 +1,16 @@
 # make run    build, migrate and serve on http://localhost:8000 (PORT= for another)
 # make test   build and run the tests
 # make contract  what client teams rely on: documents, generated clients, Postman, /api/docs
+# make fuzz   send all that the OpenAPI document allows, and what it forbids
+# make http-cache  put nginx with a cache in front
+# make report  bring the list of files in generation_report.md up to date
 # make check  the checks beside the tests: lint, format, types, image, migrations, deployment, schema
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench contract check lint types image-lint migrations deploy schema
+.PHONY: run test bench contract fuzz http-cache report check lint types image-lint migrations deploy schema
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.tests
@@ -33,6 +36,23 @@ contract/.venv/.installed: contract/requirements.txt
 	test -x contract/.venv/bin/python || $(PYTHON) -m venv contract/.venv
 	contract/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+# Uses the database server that DATABASE_URL names, SQLite without it; so does http-cache.
+fuzz: $(VENV)/.tests .venv-fuzz/.installed
+	cd backend && ../$(BIN)/python -m acceptance.fuzz
+
+.venv-fuzz/.installed: requirements/fuzz.txt
+	test -x .venv-fuzz/bin/python || $(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Needs nginx; without it there is nothing to see, unless CI is true.
+http-cache: $(VENV)/.tests
+	cd backend && ../$(BIN)/python -m acceptance.http_cache
+
+# Lines for new files in generation_report.md, none for those that are gone.
+report:
+	$(PYTHON) .ci/file_list.py
 
 check: lint types image-lint migrations deploy schema
 

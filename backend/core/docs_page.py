@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from django.http import Http404
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.exceptions import NotAcceptable
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -39,12 +38,13 @@ class _YAMLOrJSON(DefaultContentNegotiation):
         renderers: Iterable[BaseRenderer],
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
-        """Choose by `?format=`, else by `Accept`; the first where that cannot be had."""
-        offered = list(renderers)
+        """Choose by `?format=`, then by `Accept`; the first where that cannot be had."""
         wanted = request.query_params.get("format")
+        offered = list(renderers)
+        offered = [each for each in offered if each.format == wanted] or offered
         try:
-            chosen: tuple[BaseRenderer, str] = super().select_renderer(request, offered, wanted)
-        except (Http404, NotAcceptable):
+            chosen: tuple[BaseRenderer, str] = super().select_renderer(request, offered)
+        except NotAcceptable:
             chosen = offered[0], str(offered[0].media_type)
         return chosen
 

@@ -5,11 +5,11 @@ import math
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, ProgrammingError
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from rest_framework.exceptions import APIException, Throttled
 from rest_framework.response import Response
 
-from core.api import error_body
+from core.api import error_body, json_error
 from core.errors import (
     InvalidInput,
     Overloaded,
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # How soon to come back where nobody knows better.
 DEFAULT_RETRY_AFTER = 5.0
 
+_NO_DATABASE = "The database cannot be reached right now."
 # Each request meets the same lost database; one line a second tells enough.
 _outage = Seldom(seconds=1.0)
 
@@ -42,9 +43,8 @@ def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
         return _upstream_error(exc)
     # The last one: tables are missing, nobody ran the migrations yet.
     if isinstance(exc, OperationalError | InterfaceError | ProgrammingError):
-        if _outage.is_due():
-            logger.error("database unavailable", extra={"outcome": "db_unavailable"}, exc_info=exc)
-        return _error(503, "The database cannot be reached right now.", DEFAULT_RETRY_AFTER)
+        _log_outage(exc)
+        return _error(503, _NO_DATABASE, DEFAULT_RETRY_AFTER)
     if isinstance(exc, Http404):
         return _error(404, "There is nothing at this path.")
     if isinstance(exc, Throttled):
@@ -53,6 +53,19 @@ def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(exc, APIException):
         return _error(exc.status_code, str(exc.detail))
     return None
+
+
+def database_unavailable(exc: Exception) -> HttpResponse:
+    """Return the answer to a lost database, outside of REST framework's views."""
+    _log_outage(exc)
+    answer = json_error(503, _NO_DATABASE)
+    answer["Retry-After"] = str(math.ceil(DEFAULT_RETRY_AFTER))
+    return answer
+
+
+def _log_outage(exc: Exception) -> None:
+    if _outage.is_due():
+        logger.error("database unavailable", extra={"outcome": "db_unavailable"}, exc_info=exc)
 
 
 def _upstream_error(exc: UpstreamError) -> Response:

@@ -17,7 +17,7 @@ SEARCH_TEXT = {
     "type": "string",
     "minLength": 1,
     "maxLength": search_text.MAX_LENGTH,
-    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*\S[^\x00-\x1f\x7f-\x9f]*$",
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
 }
 TOO_FAST = "The caller was too fast: `Retry-After` tells when to come back."
 

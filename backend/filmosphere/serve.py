@@ -1,5 +1,6 @@
 """Start the service: `python -m filmosphere.serve`, as `make run` and the image do."""
 
+import math
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def main() -> None:
             workers=settings.WORKERS,
             blocking_threads=settings.BLOCKING_THREADS,
             respawn_failed_workers=True,
+            # A request takes no longer than this; a worker that is still there then hangs.
+            workers_kill_timeout=math.ceil(settings.FETCH_DEADLINE) + 2,
             log_access=False,
         ).serve()
 

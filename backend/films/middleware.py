@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.http import HttpRequest, HttpResponse
 
+from core.exception_handler import database_unavailable
 from films.http_caching import accepts_gzip, film_response
 from films.services.film_aggregator import FilmAggregatorService
 
@@ -35,9 +36,9 @@ class CachedFilmMiddleware:
     def _hit(self, request: HttpRequest, imdb_id: str) -> HttpResponse | None:
         try:
             answer = self._get_aggregator().hit(imdb_id, gzipped=accepts_gzip(request))
-        except (OperationalError, InterfaceError):
-            # The view meets the same database, and knows how to tell.
-            return None
+        except (OperationalError, InterfaceError, ProgrammingError) as exc:
+            # The view would wait for the same database once more.
+            return database_unavailable(exc)
         if answer is None:
             return None
         # What the metrics call the route, which nobody resolves here.

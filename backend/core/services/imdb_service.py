@@ -39,6 +39,14 @@ _FIELD_TYPES: dict[str, type] = {
     "originCountries": list,
     "spokenLanguages": list,
     "interests": list,
+    "credits": list,
+    "images": list,
+    "videos": list,
+    "parentsGuide": list,
+    "certificates": list,
+    "releaseDates": list,
+    "totalCount": int,
+    "nextPageToken": str,
 }
 _LONGEST_URL = 2000
 
@@ -46,8 +54,9 @@ _LONGEST_URL = 2000
 class IMDbService(UpstreamService):
     """Reads IMDbAPI.dev, which wants no key.
 
-    Each `get_` method returns the answer as it came. `UpstreamNotFound` from `get_metadata` means
-    that the title does not exist; from another method, that this title has no such part.
+    Each `get_` method returns the answer as it came, but for fields of a wrong type, which are left
+    out. `UpstreamNotFound` from `get_metadata` means that the title does not exist; from another
+    method, that this title has no such part.
     """
 
     source = "imdbapi"
@@ -137,7 +146,7 @@ class IMDbService(UpstreamService):
         answer = self._ask(f"/titles/{path_segment(imdb_id)}{part}", params)
         if rows:
             self._rows(answer.get(rows))
-        return answer
+        return _well_typed(answer)
 
     def _ask(self, path: str, params: dict[str, str] | None) -> dict[str, Any]:
         answer = self._object(self._get(path, params=params))
@@ -154,13 +163,13 @@ class IMDbService(UpstreamService):
         return self._unusable("bad_shape")
 
 
-def _well_typed(title: dict[str, Any]) -> dict[str, Any]:
-    """Return the title without fields of another type than documented, and with a sound poster."""
-    kept = {name: value for name, value in title.items() if _has_its_type(name, value)}
+def _well_typed(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer without fields of another type than documented, and with a sound poster."""
+    kept = {name: value for name, value in answer.items() if _has_its_type(name, value)}
     image = kept.get("primaryImage")
     if image and "url" in image and not _is_web_address(image["url"]):
         kept["primaryImage"] = {name: value for name, value in image.items() if name != "url"}
-    if kept != title:
+    if kept != answer:
         logger.warning("fields left out", extra={"source": "imdbapi", "outcome": "bad_shape"})
     return kept
 

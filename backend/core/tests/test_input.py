@@ -1,9 +1,12 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidInput
 from core.imdb_id import parse_imdb_id
+from core.openapi import SEARCH_TEXT
 from core.search_text import parse_search_text
 
 
@@ -117,3 +120,9 @@ def test_what_is_searched_for_can_be_sent(text: str) -> None:
     assert parsed
     assert parsed.encode()
     assert "\x00" not in parsed
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
+def test_the_document_allows_no_control_character_either(code: int) -> None:
+    assert not re.search(SEARCH_TEXT["pattern"], f"a{chr(code)}b")
+    assert not re.search(SEARCH_TEXT["pattern"], f"{chr(code)}b")

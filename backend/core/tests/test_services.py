@@ -142,7 +142,7 @@ def test_a_section_without_rows_is_no_fault(
     sent = {rows: answer} if answer is None else answer
     upstream.get().mock(return_value=streamed(sent))
 
-    assert getattr(imdb, method)(FILM) == sent
+    assert getattr(imdb, method)(FILM) == {}
 
 
 @pytest.mark.parametrize("method", [name for name in SECTIONS if name != "get_metadata"])
@@ -156,6 +156,45 @@ def test_rows_of_another_shape_are_refused(
         getattr(imdb, method)(FILM)
 
     assert caught.value.reason == "bad_shape"
+
+
+@pytest.mark.parametrize("count", ["many", None, 1.5, True, [1]])
+def test_a_count_that_is_none_is_left_out(
+    upstream: respx.MockRouter, imdb: IMDbService, count: Any
+) -> None:
+    sent = {"images": [{"url": "u"}], "totalCount": count, "nextPageToken": 7, "new": count}
+    upstream.get().mock(return_value=streamed(sent))
+
+    assert imdb.get_images(FILM) == {"images": [{"url": "u"}], "new": count}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("genres", "Drama"),
+        ("startYear", "1995"),
+        ("startYear", True),
+        ("isAdult", 0),
+        ("rating", [8.3]),
+        ("directors", None),
+    ],
+)
+def test_a_field_of_a_title_that_has_another_type_is_left_out(
+    upstream: respx.MockRouter, imdb: IMDbService, field: str, value: Any
+) -> None:
+    upstream.get().mock(return_value=streamed({**TITLE, field: value}))
+
+    assert imdb.get_metadata(FILM) == {name: TITLE[name] for name in TITLE if name != field}
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", 5, "https://a.example/" + "x" * 2000])
+def test_a_poster_that_is_no_web_address_is_left_out(
+    upstream: respx.MockRouter, imdb: IMDbService, url: Any
+) -> None:
+    image = {"url": url, "width": 1000}
+    upstream.get().mock(return_value=streamed({**TITLE, "primaryImage": image}))
+
+    assert imdb.get_metadata(FILM)["primaryImage"] == {"width": 1000}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
+from django.urls import resolve
 
 from filmosphere.tests.contracts import differences
 from filmosphere.tests.house import PROJECT, database, server
@@ -148,3 +150,88 @@ def test_a_request_of_the_collection_has_an_example_and_tests(request_):
     assert "pm.test(" in "".join(tests[0]["script"]["exec"])
     assert [each["code"] for each in request_["response"]]
     assert request_["request"]["url"]["raw"].startswith("{{")
+
+
+# --- README -----------------------------------------------------------------------------------
+
+
+def test_the_table_of_settings_has_them_all_with_their_defaults():
+    example = (PROJECT / ".env.example").read_text()
+    defaults = dict(re.findall(r"^#? ?([A-Z][A-Z_]+)=(.*)$", example, re.MULTILINE))
+    table = {}
+    for row in re.findall(r"^\| (`[A-Z].*)$", section_of("README.md", "Settings"), re.MULTILINE):
+        names, values, _ = row.split(" | ", 2)
+        names = re.findall(r"`([A-Z_]+)`", names)
+        values = values.split(", ") if len(names) > 1 else [values]
+        # Several settings may share what is said of them.
+        table |= dict(zip(names, values * (len(names) // len(values)), strict=True))
+
+    assert set(table) == set(defaults)
+    for name in ("CACHE_TTL_HOURS", "HTTP_TIMEOUT", *_optional(example)):
+        if table[name].startswith("`") and table[name].endswith("`"):
+            assert table[name] == f"`{defaults[name]}`"
+
+
+def _optional(example: str) -> list[str]:
+    return [
+        name
+        for name in re.findall(r"^# ([A-Z][A-Z_]+)=", example, re.MULTILINE)
+        if name not in {"LOG_FORMAT", "SANDBOX_PORT", "COLD_CONCURRENCY"}
+    ]
+
+
+def test_the_table_of_endpoints_has_them_all():
+    table = re.findall(r"`GET (/[^?`]*)", section_of("README.md", "Endpoints"))
+    document = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text())
+
+    assert sorted(table) == sorted([*document["paths"], "/api/docs", "/api/schema"])
+
+
+def section_of(name: str, title: str) -> str:
+    text = (PROJECT / name).read_text()
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+# --- generation_report.md ---------------------------------------------------------------------
+
+
+def test_the_report_has_a_line_for_each_file_and_none_for_others():
+    rows = re.findall(
+        r"^\| `(.+?)` \| (.*) \|$", section_of("generation_report.md", "Files"), re.MULTILINE
+    )
+    git = subprocess.run(
+        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    if git.returncode != 0:
+        pytest.skip("this is no checkout of git")
+    listed = [name for name, _ in rows]
+
+    # A file that is to be removed, or still to be added, is no fault of the report.
+    missing = [
+        name
+        for name in git.stdout.splitlines()
+        if name not in listed and (PROJECT / name).is_file()
+    ]
+    assert missing == [], "make report"
+    assert [name for name in listed if not (PROJECT / name).is_file()] == [], "make report"
+    assert [name for name, said in rows if len(said.split()) < 2] == []
+    assert len(listed) == len(set(listed))
+
+
+def test_the_report_names_each_endpoint_and_its_view():
+    rows = re.findall(
+        r"^\| `GET (/[^?`]*).*?` \| `?(\w+).*? \| `([\w.]+)`",
+        section_of("generation_report.md", "Implemented endpoints"),
+        re.MULTILINE,
+    )
+    document = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text())
+    operations = {path: each["get"]["operationId"] for path, each in document["paths"].items()}
+
+    assert {path: name for path, name, _ in rows if name != "not"} == operations
+    for path, _, view in rows:
+        assert view.rpartition(".")[2] == resolve_view(path), path
+
+
+def resolve_view(path: str) -> str:
+    view = resolve(path.replace("{imdb_id}", "tt1375666")).func
+    return view.view_class.__name__

@@ -44,10 +44,10 @@ needs_postgres = pytest.mark.skipif(
 
 
 class House:
-    """Servers on one database, whose sources are one sandbox."""
+    """Servers on one database, all with the same options, whose sources are one sandbox."""
 
-    def __init__(self, url, sandbox, servers):
-        self.url, self.sandbox, self.servers = url, sandbox, servers
+    def __init__(self, url, options, servers):
+        self.url, self.options, self.servers = url, options, servers
 
     @property
     def urls(self):
@@ -67,10 +67,10 @@ def house(folder, sandbox, *, count=2, **settings):
         options = on_sandbox(sandbox.url, DATABASE_URL=url, HOT_SECONDS="0", **settings)
         with server(folder, **options) as one:
             if count == 1:
-                yield House(url, sandbox, [one])
+                yield House(url, options, [one])
                 return
             with server(folder, **options) as other:
-                yield House(url, sandbox, [one, other])
+                yield House(url, options, [one, other])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def _pair(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process
             _sandbox_process,
             HTTP_TIMEOUT="1",
             HTTP_RETRIES="1",
-            FETCH_DEADLINE="5",
+            FETCH_DEADLINE="4",
         ) as pair,
     ):
         yield pair
@@ -189,7 +189,7 @@ def _median_ms(url, count=40):
 def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
     tmp_path, django_db_blocker, sandbox
 ):
-    limits = {"COLD_CONCURRENCY": "2", "BLOCKING_THREADS": "8", "FETCH_DEADLINE": "3"}
+    limits = {"COLD_CONCURRENCY": "2", "BLOCKING_THREADS": "8", "FETCH_DEADLINE": "1.5"}
     with django_db_blocker.unblock(), house(tmp_path, sandbox, count=1, **limits) as single:
         get(single.urls[0] + FILM)
         sandbox.fault("hang")
@@ -240,17 +240,7 @@ def mortals(tmp_path, django_db_blocker, sandbox):
 
 def worker_of(running):
     """The process that answers for a server."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                text = (entry / "stat").read_text()
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            parent = int(text.rpartition(")")[2].split()[1])
-            if parent == running.process.pid and b"resource_tracker" not in command:
-                return int(entry.name)
-    raise AssertionError("no worker")
+    return int(re.findall(r"Spawning worker-1 with PID: (\d+)", running.output)[-1])
 
 
 def try_to_get(url):
@@ -282,36 +272,47 @@ def test_when_the_process_that_fetches_is_killed_another_takes_over_within_the_l
     assert sandbox.paths("imdbapi").count("/titles/tt1375666") <= 2
 
 
-def test_a_kill_at_any_moment_leaves_no_bad_row(mortals, sandbox):
-    victim, survivor = mortals.servers
-    stop = threading.Event()
-    broken = []
+def test_a_kill_at_any_moment_leaves_no_bad_row(tmp_path, django_db_blocker, sandbox):
+    stop, broken = threading.Event(), []
 
     def read(url):
         while not stop.is_set():
-            answer = try_to_get(url + FILM)
-            if answer is None:
-                time.sleep(0.02)
-            elif answer.status != 200:
+            answer = get(url + FILM)
+            if answer.status != 200:
                 broken.append(answer)
 
-    get(survivor.url + FILM)
-    with ThreadPoolExecutor(12) as pool:
-        reader = pool.submit(read, survivor.url)
-        for number in range(6):
-            films = FILMS[number * 8 : number * 8 + 8]
-            writes = [pool.submit(try_to_get, f"{victim.url}/api/films/{film}") for film in films]
-            time.sleep(0.02 + 0.015 * number)
-            os.kill(worker_of(victim), signal.SIGKILL)
-            for write in writes:
-                write.result()
-            eventually(lambda: try_to_get(victim.url + "/healthz"), seconds=20)
-        stop.set()
+    with (
+        django_db_blocker.unblock(),
+        house(tmp_path, sandbox, count=1) as home,
+        ThreadPoolExecutor(10) as pool,
+    ):
+        get(home.urls[0] + FILM)
+        reader = pool.submit(read, home.urls[0])
+        try:
+            for number in range(2):
+                with server(tmp_path, **home.options) as victim:
+                    films = FILMS[number * 8 : number * 8 + 8]
+                    asked = [
+                        pool.submit(try_to_get, f"{victim.url}/api/films/{film}") for film in films
+                    ]
+                    time.sleep(0.06 + 0.08 * number)
+                    for pid in (victim.process.pid, worker_of(victim)):
+                        os.kill(pid, signal.SIGKILL)
+                    for future in asked:
+                        future.result()
+        finally:
+            stop.set()
         reader.result()
+        assert broken == []
+        assert_all_rows_are_whole(home.url)
+        # No lock outlives its lease either.
+        answers = home.ask([f"/api/films/{film}" for film in FILMS[:16]], patiently=True)
+        assert statuses(answers) == {200}
 
-    assert broken == []
+
+def assert_all_rows_are_whole(url):
     rows = execute(
-        mortals.url,
+        url,
         "SELECT f.imdb_id, full_json, f.cached_at IS NULL, b.imdb_id, b.rendered_for = f.updated_at"
         " FROM films_film f LEFT JOIN films_filmbody b ON b.imdb_id = f.imdb_id",
     )
@@ -323,17 +324,12 @@ def test_a_kill_at_any_moment_leaves_no_bad_row(mortals, sandbox):
         assert len(stored) == 12
         assert not is_undated
         assert (body_of, bool(is_rendered)) == (imdb_id, True)
-    # No lock outlives its lease either.
-    time.sleep(4.5)
-    assert statuses(mortals.ask([f"/api/films/{film}" for film in FILMS[:48]], patiently=True)) == {
-        200
-    }
 
 
 def test_a_server_that_is_told_to_end_while_sources_hang_ends(tmp_path, django_db_blocker, sandbox):
     with (
         django_db_blocker.unblock(),
-        house(tmp_path, sandbox, count=1, FETCH_DEADLINE="3", HTTP_TIMEOUT="3") as single,
+        house(tmp_path, sandbox, count=1, FETCH_DEADLINE="2", HTTP_TIMEOUT="2") as single,
     ):
         sandbox.fault("hang")
         with ThreadPoolExecutor(3) as pool:
@@ -354,25 +350,33 @@ def test_a_server_that_is_told_to_end_while_sources_hang_ends(tmp_path, django_d
 def test_a_server_without_database_starts_answers_and_recovers_by_itself(
     tmp_path, django_db_blocker, sandbox
 ):
-    with django_db_blocker.unblock(), database(tmp_path) as url:
+    with django_db_blocker.unblock(), database(tmp_path) as url, ExitStack() as afterwards:
+        manage("migrate", "films", "zero", "--verbosity", "0", DATABASE_URL=url)
         way = _Later(url, tmp_path)
-        with (
-            ExitStack() as afterwards,
-            server(tmp_path, **on_sandbox(sandbox.url, DATABASE_URL=way.url)) as running,
-        ):
+        with server(tmp_path, **on_sandbox(sandbox.url, DATABASE_URL=way.url)) as running:
             assert running.get("/healthz").status == 200
             for path in ("/readyz", FILM, OTHER):
                 answer = running.get(path)
                 assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-            assert sandbox.calls() == []
             for _ in range(20):
                 running.get(FILM)
             told = [line for line in running.output.splitlines() if "db_unavailable" in line]
             assert 1 <= len(told) <= 4
 
+            # It is there, and lacks tables.
             way.open_up(afterwards)
-            assert eventually(lambda: running.get("/readyz").status == 200)
+            ready = eventually(lambda: _that_tells(running.get("/readyz"), "migrat"))
+            assert (ready.status, "films" in ready.json["message"]) == (503, False)
+            assert running.get(FILM).status == 503
+            assert sandbox.calls() == []
+
+            manage("migrate", "--verbosity", "0", DATABASE_URL=way.url)
+            assert running.get("/readyz").status == 200
             assert running.get(FILM).status == 200
+
+
+def _that_tells(answer, word):
+    return answer if word in answer.body.decode() else None
 
 
 class _Later:
@@ -397,52 +401,38 @@ class _Later:
             afterwards.enter_context(gateway(self._real, port=self._port))
 
 
-def test_a_database_without_tables_is_not_ready_and_told_as_such(
-    tmp_path, django_db_blocker, sandbox
-):
-    with django_db_blocker.unblock(), database(tmp_path) as url:
-        manage("migrate", "films", "zero", "--verbosity", "0", DATABASE_URL=url)
-        with server(tmp_path, **on_sandbox(sandbox.url, DATABASE_URL=url)) as running:
-            ready, film = running.get("/readyz"), running.get(FILM)
-            assert (ready.status, film.status) == (503, 503)
-            assert "migrat" in ready.json["message"]
-            assert "films" not in ready.json["message"]
-            assert sandbox.calls() == []
+@pytest.fixture(scope="module")
+def _remote(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+    """A server whose way to its database can be spoiled."""
+    folder = tmp_path_factory.mktemp("remote")
+    with django_db_blocker.unblock(), database(folder) as url, gateway(url) as way:
+        options = on_sandbox(
+            _sandbox_process.url,
+            DATABASE_URL=way.url,
+            HOT_SECONDS="0",
+            BLOCKING_THREADS="6",
+            FETCH_DEADLINE="2",
+            HTTP_TIMEOUT="2",
+        )
+        with server(folder, **options) as running:
+            yield running, way, url
 
-            manage("migrate", "--verbosity", "0", DATABASE_URL=url)
-            assert running.get("/readyz").status == 200
-            assert running.get(FILM).status == 200
+
+@pytest.fixture
+def remote(_remote, sandbox):
+    """The server, the way to its database, and a way of our own; one film is stored."""
+    running, way, url = _remote
+    way.mode = "open"
+    way.cut()
+    forget_everything(url)
+    assert running.get(FILM).status == 200
+    yield running, way, url
+    way.mode = "open"
+    way.cut()
 
 
 @needs_postgres
 class TestPostgreSQL:
-    @pytest.fixture(scope="class")
-    def _remote(self, tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
-        """A server whose way to its database can be spoiled."""
-        folder = tmp_path_factory.mktemp("remote")
-        with django_db_blocker.unblock(), database(folder) as url, gateway(url) as way:
-            options = on_sandbox(
-                _sandbox_process.url,
-                DATABASE_URL=way.url,
-                HOT_SECONDS="0",
-                BLOCKING_THREADS="6",
-                FETCH_DEADLINE="4",
-                HTTP_TIMEOUT="3.5",
-            )
-            with server(folder, **options) as running:
-                yield running, way, url
-
-    @pytest.fixture
-    def remote(self, _remote, sandbox):
-        running, way, url = _remote
-        way.mode = "open"
-        way.cut()
-        forget_everything(url)
-        assert running.get(FILM).status == 200
-        yield running, way, url
-        way.mode = "open"
-        way.cut()
-
     @pytest.mark.parametrize("mode", ["mute", "closed", "full"])
     def test_a_database_that_cannot_be_reached_is_503_in_time_and_asks_nobody(
         self, remote, sandbox, mode

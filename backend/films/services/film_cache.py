@@ -95,9 +95,12 @@ class FilmCacheService:
         until, hot = self._hot.get((imdb_id, gzipped), _COLD)
         if hot and self._clock() < until:
             return hot
+        was_connected = connection.connection is not None
         try:
             hit = self._read_hit(imdb_id, gzipped=gzipped)
         except (OperationalError, InterfaceError):
+            if not was_connected or connection.is_usable():
+                raise
             # The server may have been restarted since this thread last spoke to it.
             self.release_connection()
             hit = self._read_hit(imdb_id, gzipped=gzipped)

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from films.services.sections import repairable
+from films.services.sections import SECTIONS, repairable
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_KEYS = ("imdb_id", "title", *(section.name for section in SECTIONS), "warnings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,12 @@ class Rendering:
 
 
 def render(payload: Mapping[str, Any]) -> Rendering:
-    """Return the bytes of a payload, its keys in the order in which they are."""
-    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return the bytes of a payload: the same, whether it comes from the sources or the database.
+
+    A `jsonb` column does not keep the order of keys: inside the sections it is that of their names.
+    """
+    parts = (f'"{key}":{_JSON.encode(payload[key])}' for key in _KEYS if key in payload)
+    body = f"{{{','.join(parts)}}}".encode()
     return Rendering(
         version=hashlib.sha256(body).hexdigest()[:32],
         body=body,

@@ -1,5 +1,6 @@
 """The short way to films that are in the cache."""
 
+import json
 import re
 from datetime import timedelta
 
@@ -55,8 +56,11 @@ def test_a_miss_goes_the_long_way():
     assert answer(Misses()).content == b"the long way"
 
 
-def test_without_a_database_the_view_may_tell_why():
-    assert answer(Broken()).content == b"the long way"
+def test_without_a_database_it_tells_so_itself_and_nobody_waits_for_it_again():
+    response = answer(Broken())
+
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert json.loads(response.content)["error_code"] == "503"
 
 
 @pytest.mark.parametrize(
