@@ -6,7 +6,15 @@ from pathlib import Path
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
 from cinemix.dtos import MovieAnswer, MovieResultsAnswer
-from core.openapi import IMDB_ID, SEARCH_TEXT, TOO_FAST, WRONG_METHOD, error, example
+from core.openapi import (
+    IMDB_ID,
+    SEARCH_TEXT,
+    TOO_FAST,
+    WRONG_METHOD,
+    error,
+    example,
+    rate_limit_headers,
+)
 
 # OMDb gives ten to a page and no more pages.
 LAST_PAGE = 100
@@ -14,6 +22,7 @@ LAST_PAGE = 100
 _EXAMPLES = json.loads((Path(__file__).parent / "examples.json").read_text())
 
 _TAGS = ["Cinemix"]
+_LIMIT = rate_limit_headers(200, 400, 429, 502, 503)
 _TOO_FAST = error(429, TOO_FAST, "Too many requests: try again in 42 s.")
 _UNUSABLE = error(
     502, "OMDb answered something unusable.", "The source omdb answered something unusable."
@@ -43,6 +52,7 @@ search_movies = extend_schema(
             {"type": "integer", "minimum": 1, "maximum": LAST_PAGE, "default": 1},
             description=f"Which page, from 1 to {LAST_PAGE}.",
         ),
+        *_LIMIT,
     ],
     responses={
         200: OpenApiResponse(
@@ -77,7 +87,8 @@ get_movie = extend_schema(
             required=True,
             description="IMDb's id of the title: `tt` and digits.",
             examples=[OpenApiExample("Breaking Bad", "tt0903747")],
-        )
+        ),
+        *_LIMIT,
     ],
     responses={
         200: OpenApiResponse(

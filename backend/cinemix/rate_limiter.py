@@ -5,7 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.conf import settings
 from redis.commands.core import Script
@@ -21,7 +21,8 @@ MEMORY_CLIENTS = 50_000
 # KEYS[1]: the client's hash, bucket number -> requests admitted in it.
 # ARGV: microseconds in a bucket, buckets in the window, requests allowed, now in microseconds
 # (empty for the clock of Redis, which all processes share).
-# Returns whether the request is admitted, and else the microseconds until one can be.
+# Returns whether the request is admitted, else the microseconds until one can be, the requests that
+# remain, and the microseconds until none counts any more.
 _SCRIPT = """
 local size, span, allowed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = tonumber(ARGV[4])
@@ -31,12 +32,13 @@ if not now then
 end
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
 local current = math.floor(now / size)
-local stored, counted, total = redis.call('HGETALL', KEYS[1]), {}, 0
+local stored, counted, total, newest = redis.call('HGETALL', KEYS[1]), {}, 0, 0
 for i = 1, #stored, 2 do
   local bucket, count = tonumber(stored[i]), tonumber(stored[i + 1])
   if bucket and count and math.abs(current - bucket) <= span then
     counted[#counted + 1] = {bucket, count}
     total = total + count
+    newest = math.max(newest, bucket)
   else
     redis.call('HDEL', KEYS[1], stored[i])
   end
@@ -44,7 +46,7 @@ end
 if total < allowed then
   redis.call('HINCRBY', KEYS[1], string.format('%.0f', current), 1)
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((span + 1) * size / 1000)))
-  return {1, 0}
+  return {1, 0, allowed - total - 1, (math.max(newest, current) + span + 1) * size - now}
 end
 table.sort(counted, function(a, b) return a[1] < b[1] end)
 local wait = 0
@@ -53,16 +55,22 @@ for _, entry in ipairs(counted) do
   total = total - entry[2]
   wait = (entry[1] + span + 1) * size - now
 end
-return {0, wait}
+return {0, wait, 0, (newest + span + 1) * size - now}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a request is admitted, and else the seconds until one can be."""
+    """Whether a request is admitted, and else the seconds until one can be.
+
+    `remaining` are the requests that would still be admitted now, `reset` the seconds until none
+    counts any more of those that do.
+    """
 
     admitted: bool
     retry_after: float = 0.0
+    remaining: int = field(default=0, compare=False)
+    reset: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,10 @@ class Window:
             wait = (number + self.span + 1) * self.bucket - now
         return wait / 1_000_000
 
+    def reset(self, counted: Mapping[int, int], now: int) -> float:
+        """Return the seconds from `now` until all of `counted` has fallen out of the window."""
+        return ((max(counted) + self.span + 1) * self.bucket - now) / 1_000_000
+
 
 class RateLimiter:
     """Admits so many requests of each client in any window of time.
@@ -133,6 +145,11 @@ class RateLimiter:
         """Whether one more request of `client` is admitted now; it is counted if so."""
         return self.check(client).admitted
 
+    @property
+    def limit(self) -> int:
+        """The requests admitted in a window."""
+        return self._window.max_threshold
+
     def check(self, client: str = "global") -> Verdict:
         """Admit one more request of `client` and count it, or tell when there is room for one."""
         if self._redis and self._script:
@@ -155,8 +172,8 @@ class RateLimiter:
         key = f"rate_limit:{window.window_size}:{window.bucket_size}:{client}"
         now = "" if self._clock is None else _microseconds(self._clock())
         arguments = [window.bucket, window.span, window.max_threshold, now]
-        admitted, wait = server.run(lambda _: script(keys=[key], args=arguments))
-        return Verdict(admitted == 1, wait / 1_000_000)
+        admitted, wait, left, reset = server.run(lambda _: script(keys=[key], args=arguments))
+        return Verdict(admitted == 1, wait / 1_000_000, left, reset / 1_000_000)
 
 
 class _Memory:
@@ -172,10 +189,13 @@ class _Memory:
         with self._lock:
             now = _microseconds(self._clock())
             counted = self._counted(client, now)
-            if sum(counted.values()) >= self._window.max_threshold:
-                return Verdict(admitted=False, retry_after=self._window.wait(counted, now))
+            left = self._window.max_threshold - sum(counted.values())
+            if left <= 0:
+                wait, reset = self._window.wait(counted, now), self._window.reset(counted, now)
+                return Verdict(admitted=False, retry_after=wait, reset=reset)
             self._add(client, counted, now)
-            return Verdict(admitted=True)
+            reset = self._window.reset(counted, now)
+            return Verdict(admitted=True, remaining=left - 1, reset=reset)
 
     def record(self, client: str) -> None:
         with self._lock:

@@ -14,10 +14,10 @@ from cinemix import errors, openapi
 from cinemix.dtos import MovieAnswer, MovieResultsAnswer
 from cinemix.movies import MovieService
 from cinemix.rate_limiter import RateLimiter, Verdict
-from core.api import JSONView
 from core.errors import InvalidInput
 from core.imdb_id import parse_imdb_id
 from core.search_text import parse_search_text
+from core.throttling import ThrottledView, rate_limit_headers
 
 
 def _not_wired() -> Any:
@@ -29,26 +29,40 @@ class ClientThrottle(BaseThrottle):
 
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
-        self._verdict = Verdict(admitted=True)
+        self._verdict: Verdict | None = None
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         """Whether the request is admitted."""
-        self._verdict = self._limiter.check(self.get_ident(request))
-        return self._verdict.admitted
+        verdict = self._verdict = self._limiter.check(self.get_ident(request))
+        return verdict.admitted
 
     def wait(self) -> float:
         """Return the seconds until there is room for another one."""
-        return self._verdict.retry_after
+        return self._verdict.retry_after if self._verdict else 0.0
+
+    def headers(self) -> dict[str, str]:
+        """Return limit, what is left of it, and the seconds until all of it is back."""
+        if self._verdict is None:
+            return {}
+        return rate_limit_headers(
+            limit=self._limiter.limit,
+            remaining=self._verdict.remaining,
+            reset=self._verdict.reset,
+        )
 
 
-class _CinemixView(JSONView):
+class _CinemixView(ThrottledView):
     get_movies: Callable[[], MovieService] = staticmethod(_not_wired)
     get_limiter: Callable[[], RateLimiter] = staticmethod(_not_wired)
 
     def get_throttles(self) -> list[BaseThrottle]:
         # The others are refused anyway, or are a browser's question before the request.
         counts = self.request.method in {"GET", "HEAD"}
-        return [ClientThrottle(self.get_limiter())] if counts else []
+        if not counts:
+            return []
+        throttle = ClientThrottle(self.get_limiter())
+        self.counted_by(throttle)
+        return [throttle]
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return errors.error_response

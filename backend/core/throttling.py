@@ -1,7 +1,7 @@
 """Limits per client address, and how callers learn of them."""
 
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from django.conf import settings
 from rest_framework.request import Request
@@ -48,6 +48,14 @@ class AddressThrottle(SimpleRateThrottle):
         )
 
 
+@runtime_checkable
+class TellsItsLimit(Protocol):
+    """A throttle that callers can see coming."""
+
+    def headers(self) -> dict[str, str]:
+        """Return what `rate_limit_headers` makes; empty where nothing was counted."""
+
+
 class ThrottledView(JSONView):
     """An endpoint whose answers tell how much of a limit is left, where something was counted."""
 
@@ -68,7 +76,7 @@ class ThrottledView(JSONView):
         """Return the answer with the headers of the throttle that counted it."""
         finished = super().finalize_response(request, response, *args, **kwargs)
         throttle = getattr(self, "_throttle", None)
-        if isinstance(throttle, AddressThrottle):
+        if isinstance(throttle, TellsItsLimit):
             for name, value in throttle.headers().items():
                 finished[name] = value
         return finished

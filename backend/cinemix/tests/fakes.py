@@ -92,6 +92,8 @@ class FakeMovies:
 
 
 class FakeLimiter:
+    limit = 10
+
     def __init__(self) -> None:
         self.verdict, self.clients = Verdict(admitted=True), []
 

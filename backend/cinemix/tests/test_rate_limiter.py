@@ -305,7 +305,7 @@ def test_while_redis_is_away_the_process_counts_for_itself(caplog):
 def test_what_redis_admitted_still_counts_once_it_is_gone():
     with odd_redis() as redis:
         # What the script returns for a request that is admitted.
-        redis.answer = b"*2\r\n:1\r\n:0\r\n"
+        redis.answer = b"*4\r\n:1\r\n:0\r\n:9\r\n:70000000\r\n"
         server = ForgivingRedis(pool=connection_pool(redis.url, timeout=0.02))
         limiter = make_limiter(redis=server)
         admitted = [limiter.allow_request() for _ in range(7)]
@@ -314,3 +314,16 @@ def test_what_redis_admitted_still_counts_once_it_is_gone():
         admitted += [limiter.allow_request() for _ in range(7)]
 
     assert admitted == [True] * 10 + [False] * 4
+
+
+def test_a_verdict_tells_what_is_left_and_when_all_of_it_is_back():
+    clock = Clock(0.0)
+    limiter = RateLimiter(window=Window(60, 10, 3), get_redis=lambda: None, clock=clock)
+
+    first = limiter.check()
+    clock.now = 15.0
+    second, third, refused = (limiter.check() for _ in range(3))
+
+    assert [v.remaining for v in (first, second, third, refused)] == [2, 1, 0, 0]
+    assert (first.reset, refused.reset) == (70.0, 65.0)
+    assert refused.retry_after == 55.0

@@ -235,3 +235,14 @@ def test_options_tells_the_methods_and_is_not_counted(client):
 
     assert answer.status_code == 204
     assert limiter.clients == []
+
+
+def test_an_answer_tells_how_much_of_the_limit_is_left(client):
+    movies.answer = FOUND
+    limiter.verdict = Verdict(admitted=True, remaining=7, reset=41.2)
+
+    answer = client.get("/api/v1/search/", {"query": "matrix"})
+
+    assert answer["X-RateLimit-Limit"] == "10"
+    assert answer["X-RateLimit-Remaining"] == "7"
+    assert answer["X-RateLimit-Reset"] == "42"
