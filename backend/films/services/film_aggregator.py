@@ -105,6 +105,9 @@ class FilmAggregatorService:
     def _miss(self, imdb_id: str, before_fetch: Callable[[], None]) -> FilmCopy:
         looked_at = self._now()
         stored = self._cache.load(imdb_id)
+        if stored and stored.is_fresh and (copy := self._cache.fresh_copy(imdb_id)):
+            # Somebody stored it since we found nothing.
+            return copy
         entry = self._register.entry(imdb_id)
         self._raise_if_missing(entry, stored)
         if stored and entry.retry_at and entry.retry_at > self._now():
@@ -137,9 +140,9 @@ class FilmAggregatorService:
             if time_left(1) <= 0:
                 raise DeadlineExceeded(METADATA.source, "deadline")
             self._sleep(time_left(_POLL_SECONDS))
+            if copy := self._cache.fresh_copy(imdb_id):
+                return copy
             stored = self._cache.load(imdb_id)
-            if stored and stored.is_fresh:
-                return _copy(stored)
             entry = self._register.entry(imdb_id)
             self._raise_if_missing(entry, stored)
             if entry.failure and entry.ended_at and entry.ended_at >= looked_at:
@@ -147,10 +150,10 @@ class FilmAggregatorService:
         ended_at = lease.entry.ended_at
         if ended_at and ended_at >= looked_at - _CLOCK_SKEW:
             # Somebody may have stored it between our look and our lease.
-            stored = self._cache.load(imdb_id)
-            if stored and stored.is_fresh:
+            if copy := self._cache.fresh_copy(imdb_id):
                 self._register.finish(lease)
-                return _copy(stored)
+                return copy
+            stored = self._cache.load(imdb_id)
         fetched = self._fetcher.fetch(lease, stored)
         if fetched.is_cut_off:
             self._upkeep.complete(imdb_id)
@@ -160,10 +163,6 @@ class FilmAggregatorService:
     def _raise_if_missing(self, entry: FilmFetch, stored: StoredFilm | None) -> None:
         if self._fetcher.is_missing(entry, stored):
             raise UpstreamNotFound(METADATA.source, "remembered")
-
-
-def _copy(stored: StoredFilm) -> FilmCopy:
-    return FilmCopy(render(stored.payload), stored.cached_at, Origin.HIT)
 
 
 def _stale(stored: StoredFilm) -> FilmCopy:

@@ -150,6 +150,20 @@ class FilmCacheService:
         answer = copy.answer(gzipped=gzipped, now=self._now(), ttl=self.ttl)
         return Hit(answer, stored.age, copy.rendering.needs_repair)
 
+    def fresh_copy(self, imdb_id: str) -> FilmCopy | None:
+        """Return the very bytes that are stored, in both codings; None unless they are fresh."""
+        plain, packed = self.hit(imdb_id), self.hit(imdb_id, gzipped=True)
+        if plain is None or packed is None or plain.answer.version != packed.answer.version:
+            return None
+        rendering = Rendering(
+            version=plain.answer.version,
+            body=plain.answer.body,
+            gzipped=packed.answer.body,
+            has_warnings=plain.answer.has_warnings,
+            needs_repair=plain.needs_repair,
+        )
+        return FilmCopy(rendering, self._now() - timedelta(seconds=plain.answer.age), Origin.HIT)
+
     def load(self, imdb_id: str) -> StoredFilm | None:
         """Return the stored film, fresh or not; None where nothing is stored."""
         row = Film.objects.filter(imdb_id=imdb_id).values_list("full_json", "cached_at").first()

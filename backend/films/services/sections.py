@@ -113,7 +113,14 @@ def as_stale(payload: Mapping[str, Any]) -> dict[str, Any]:
         warned.get(section.name) or _warning(section, "stale", "An older copy is shown.")
         for section in SECTIONS
     ]
-    return {**payload, "warnings": warnings}
+    # A jsonb column gives the keys back in an order of its own.
+    values = {section.name: payload.get(section.name, section.empty()) for section in SECTIONS}
+    return {
+        "imdb_id": payload.get("imdb_id"),
+        "title": payload.get("title"),
+        **values,
+        "warnings": warnings,
+    }
 
 
 def repairable(payload: Mapping[str, Any]) -> list[str]:

@@ -292,6 +292,26 @@ class _Blocked(type(bulkheads()["imdbapi"])):
         return future
 
 
+def test_a_film_that_was_stored_since_we_looked_is_shown_with_the_very_same_bytes(
+    house, monkeypatch
+):
+    house.fetch()
+    known = house.aggregator.answer(INCEPTION)
+    really_look, looks = house.cache.hit, []
+
+    def look(imdb_id, *, gzipped=False):
+        looks.append(imdb_id)
+        return None if len(looks) == 1 else really_look(imdb_id, gzipped=gzipped)
+
+    monkeypatch.setattr(house.cache, "hit", look)
+    while house.cold_slots.acquire(blocking=False):
+        pass
+
+    answer = house.aggregator.answer(INCEPTION)
+
+    assert (answer.version, answer.body) == (known.version, known.body)
+
+
 class TestCache:
     def test_nothing_is_cached_at_first(self, house):
         assert house.cache.get_cached(INCEPTION) is None
