@@ -4,13 +4,15 @@
 # make fuzz   send all that the OpenAPI document allows, and what it forbids
 # make http-cache  put nginx with a cache in front
 # make report  bring the list of files in generation_report.md up to date
+# make acceptance  figures of what holds while sources fail
+# make soak   minutes of random misbehaviour of the sources
 # make check  the checks beside the tests: lint, format, types, image, migrations, deployment, schema
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench contract fuzz http-cache report check lint types image-lint migrations deploy schema
+.PHONY: run test bench soak acceptance contract fuzz http-cache report check lint types image-lint migrations deploy schema
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.tests
@@ -23,6 +25,13 @@ test: $(VENV)/.tests
 # Needs wrk, and PostgreSQL named by DATABASE_URL.
 bench: $(VENV)/.tests
 	cd backend && ../$(BIN)/python -m acceptance.bench
+
+# Use the database server that DATABASE_URL names, SQLite without it.
+acceptance: $(VENV)/.tests
+	cd backend && ../$(BIN)/python -m acceptance.resilience $(ARGS)
+
+soak: $(VENV)/.tests
+	cd backend && ../$(BIN)/python -m acceptance.soak
 
 # Needs node and npm; the page is tried where there is a Chromium.
 contract: $(VENV)/.tests contract/node_modules/.installed contract/.venv/.installed

@@ -3,6 +3,7 @@
 import itertools
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ class Bulkhead:
                 future.set_result(work())
             # Nothing is swallowed: it is raised again where the result is asked for.
             except BaseException as exc:  # noqa: BLE001
+                _drop_locals(exc)
                 future.set_exception(exc)
 
         self._line.put((priority, next(self._order), in_callers_context(task)))
@@ -69,6 +71,13 @@ class Bulkhead:
             task()
             with self._lock:
                 self._unfinished -= 1
+
+
+def _drop_locals(exc: BaseException | None) -> None:
+    """Let go of what the failed calls held, bodies of megabytes; where they were stays known."""
+    while exc is not None:
+        traceback.clear_frames(exc.__traceback__)
+        exc = exc.__cause__ or exc.__context__
 
 
 def outcome_of(future: "Future[Any]", source: str) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 # Deeper than any answer of the sources, shallower than what a recursive encoder can bear.
 MAX_DEPTH = 60
+# Each costs some 60 bytes of memory and as few as 3 of the body; real answers have thousands.
+MAX_VALUES = 100_000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -75,7 +77,8 @@ def decode_json(body: bytes) -> Any:
     texts and keys (surrogates become U+FFFD): PostgreSQL refuses them. Numbers come out as a
     `jsonb` column would give them back, so that what was stored equals what was received.
     Raises `Undecodable` for anything that RFC 8259 does not allow (NaN and Infinity too), for
-    numbers that no float or column can hold, and for nesting deeper than `MAX_DEPTH`.
+    numbers that no float or column can hold, for nesting deeper than `MAX_DEPTH` and for more
+    than `MAX_VALUES` values.
     """
     text = _text(body)
     value = _parsed(text, strict=True)
@@ -106,6 +109,8 @@ def _text(body: bytes) -> str:
 
 
 def _parsed(text: str, *, strict: bool) -> Any:
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise Undecodable("too many values")
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_number, strict=strict)
     except RecursionError as exc:

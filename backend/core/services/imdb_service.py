@@ -71,7 +71,7 @@ class IMDbService(UpstreamService):
         Source: `GET /search/titles`.
         """
         answer = self._ask("/search/titles", {"query": query, "limit": _SEARCH_RESULTS})
-        titles = self._rows(answer.get("titles"))
+        titles = self._rows_of(answer, "titles")
         return [title for title in titles if isinstance(title.get("id"), str)]
 
     def get_metadata(self, imdb_id: str) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class IMDbService(UpstreamService):
     ) -> dict[str, Any]:
         answer = self._ask(f"/titles/{path_segment(imdb_id)}{part}", params)
         if rows:
-            self._rows(answer.get(rows))
+            self._rows_of(answer, rows, beside=("totalCount", "nextPageToken"))
         return _well_typed(answer)
 
     def _ask(self, path: str, params: dict[str, str] | None) -> dict[str, Any]:

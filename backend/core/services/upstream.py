@@ -1,7 +1,7 @@
 """What the services of all upstreams have in common: ask, and make sense of the answer."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -115,6 +115,18 @@ class UpstreamService:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise self._unusable("bad_shape")
         return rows
+
+    def _rows_of(
+        self, answer: dict[str, Any], name: str, *, beside: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the rows called `name`.
+
+        An answer that leaves them out has none, if it holds nothing but what may stand `beside`
+        them: else it is the answer to another question, or an error.
+        """
+        if name not in answer and not answer.keys() <= set(beside):
+            raise self._unusable("bad_shape")
+        return self._rows(answer.get(name))
 
     def _unusable(self, reason: str) -> UpstreamBadAnswer:
         """Return the error for an answer that cannot be used, and tell the log of it."""

@@ -58,7 +58,7 @@ class WatchmodeService(UpstreamService):
         # The list may be left out, so an error with status 200 would pass for "unknown title".
         if answer.get("success") is False:
             raise self._unusable("bad_shape")
-        for title in self._rows(answer.get("title_results")):
+        for title in self._rows_of(answer, "title_results", beside=("people_results",)):
             # Every field of a result is optional, its IMDb id too.
             if title.get("imdb_id") in (None, imdb_id) and _is_number(title.get("id")):
                 return int(title["id"])

@@ -1,4 +1,5 @@
 import threading
+import weakref
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
@@ -209,3 +210,31 @@ def test_a_stuck_source_holds_up_no_other() -> None:
     results(blocked)
 
     assert answer == 1
+
+
+class Body:
+    """Something large that failing work held."""
+
+
+def test_an_error_holds_nothing_of_what_the_work_held() -> None:
+    held: list[weakref.ref[Body]] = []
+
+    def read() -> None:
+        body = Body()
+        held.append(weakref.ref(body))
+        raise ValueError
+
+    def work() -> None:
+        body = Body()
+        held.append(weakref.ref(body))
+        try:
+            read()
+        except ValueError as exc:
+            raise UpstreamNotFound("a-source", "not_found") from exc
+
+    future: Future[Any] = Bulkhead("a-source", concurrency=1).submit(work)
+
+    error = future.exception(PATIENCE)
+    assert error is not None
+    assert error.__traceback__ is not None
+    assert [body() for body in held] == [None, None]

@@ -11,7 +11,15 @@ from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.services.decoding import MAX_DEPTH, TooLarge, Undecodable, clean, decode_json, read_body
+from core.services.decoding import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    TooLarge,
+    Undecodable,
+    clean,
+    decode_json,
+    read_body,
+)
 
 # What RFC 8259 does not allow, one way of being wrong a line.
 MALFORMED = [
@@ -101,6 +109,8 @@ MALFORMED = [
     b"[" + b"9" * 5000 + b"]",
     b"[" * 100_000,
     b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+    b"[" + b"[]," * (MAX_VALUES // 2) + b"[]]",
+    b"[" + b"1," * MAX_VALUES + b"1]",
     b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1),
     b"<html></html>",
     b'callback({"a":1})',

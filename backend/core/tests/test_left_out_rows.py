@@ -1,0 +1,52 @@
+"""Sources leave out empty lists; what else lacks its list is not empty but wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from core.errors import UpstreamBadAnswer
+from core.services.imdb_service import IMDbService
+from core.services.watchmode_service import WatchmodeService
+from core.tests.support import client_of
+
+FILM = "tt1375666"
+
+
+def asks(answer: Any) -> list[Callable[[], Any]]:
+    """The calls that read lists, at sources that give `answer` to all of them."""
+    http = client_of(lambda _: httpx.Response(200, json=answer))
+    imdb = IMDbService(http=http, base_url="https://imdb.test")
+    watchmode = WatchmodeService(
+        http=http, base_url="https://watchmode.test", api_key="key", region="TR"
+    )
+    return [
+        lambda: imdb.search("x"),
+        lambda: imdb.get_credits(FILM),
+        lambda: imdb.get_images(FILM),
+        lambda: imdb.get_parents_guide(FILM),
+        lambda: watchmode.lookup_title_id(FILM),
+    ]
+
+
+def test_an_answer_without_anything_is_an_empty_list() -> None:
+    search, *sections, lookup = asks({})
+
+    assert search() == []
+    assert [section() for section in sections] == [{}, {}, {}]
+    assert lookup() is None
+
+
+def test_what_stands_beside_a_list_may_be_there_without_it() -> None:
+    assert asks({"totalCount": 0, "nextPageToken": ""})[1]()["totalCount"] == 0
+    assert asks({"people_results": []})[4]() is None
+
+
+@pytest.mark.parametrize(
+    "answer", [{"id": "tt9", "primaryTitle": "Another"}, {"error": "x"}, {"message": "Failed"}]
+)
+def test_the_answer_to_another_question_is_no_empty_list(answer: Any) -> None:
+    for ask in asks(answer):
+        with pytest.raises(UpstreamBadAnswer):
+            ask()
