@@ -191,8 +191,8 @@ def main() -> None:
             if any(key in text for key in KEYS.values())
         ]
         for place, text in places.items():
-            if "unexpected error" in text or "Traceback" in text:
-                start = max(text.find("Traceback"), text.find("unexpected error"), 0)
+            start = text.find('"unexpected')
+            if start >= 0:
                 soak.broken.append(
                     f"1: an unexpected error in {place}: {text[start : start + 1500]}"
                 )

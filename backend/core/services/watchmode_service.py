@@ -73,9 +73,11 @@ class WatchmodeService(UpstreamService):
         """
         self._refuse_uncovered_region()
         try:
-            return self._rows(
-                self._ask(f"/title/{watchmode_id}/sources/", {"regions": self._region})
-            )
+            rows = self._ask(f"/title/{watchmode_id}/sources/", {"regions": self._region})
+            if rows is None:
+                # Within an object null stands for an empty list, as a whole answer for nothing.
+                raise self._unusable("bad_shape")
+            return self._rows(rows)
         except UpstreamBadAnswer as exc:
             # A region outside the plan is a plain 400, as is any other mistake in the request.
             if exc.reason == "http_4xx" and self._region not in self._plan_regions():

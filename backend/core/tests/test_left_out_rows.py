@@ -9,14 +9,14 @@ import pytest
 from core.errors import UpstreamBadAnswer
 from core.services.imdb_service import IMDbService
 from core.services.watchmode_service import WatchmodeService
-from core.tests.support import client_of
+from core.tests.support import Answers, client_of
 
 FILM = "tt1375666"
 
 
 def asks(answer: Any) -> list[Callable[[], Any]]:
     """The calls that read lists, at sources that give `answer` to all of them."""
-    http = client_of(lambda _: httpx.Response(200, json=answer))
+    http = client_of(Answers(httpx.Response(200, json=answer)))
     imdb = IMDbService(http=http, base_url="https://imdb.test")
     watchmode = WatchmodeService(
         http=http, base_url="https://watchmode.test", api_key="key", region="TR"

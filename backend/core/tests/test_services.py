@@ -479,18 +479,24 @@ def test_the_offers_are_asked_for_the_region_and_returned_as_they_came(
     assert asked(upstream) == [f"{WATCHMODE}/title/345534/sources/?regions=TR"]
 
 
-@pytest.mark.parametrize("answer", [[], None])
-def test_no_offers_is_no_fault(
-    upstream: respx.MockRouter, watchmode: WatchmodeService, answer: Any
-) -> None:
-    upstream.get().mock(return_value=streamed(answer))
+def test_no_offers_is_no_fault(upstream: respx.MockRouter, watchmode: WatchmodeService) -> None:
+    upstream.get().mock(return_value=streamed([]))
 
     assert watchmode.get_streaming_sources(345534) == []
 
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, "x", 5, True, [1], [None], {"success": False, "statusCode": 404, "statusMessage": "no"}],
+    [
+        {},
+        "x",
+        5,
+        True,
+        None,
+        [1],
+        [None],
+        {"success": False, "statusCode": 404, "statusMessage": "no"},
+    ],
 )
 def test_offers_of_another_shape_are_refused(
     upstream: respx.MockRouter, watchmode: WatchmodeService, answer: Any
