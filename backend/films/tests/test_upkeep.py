@@ -320,7 +320,7 @@ def test_a_hit_on_a_partial_film_is_answered_at_once_and_leaves_word(house, part
 
 
 def test_sections_for_which_a_reader_could_not_wait_are_left_to_the_background(db):
-    house = House(deadline_seconds=0.2, paces={"imdbapi": Pace(2, 3600)})
+    house = House(deadline_seconds=1.0, paces={"imdbapi": Pace(2, 3600)})
 
     payload = house.fetch()
 
