@@ -182,8 +182,8 @@ def faults() -> None:
             chosen = "', '".join(dice.sample(FILMS, 10))
             execute(
                 home.url,
-                f"UPDATE films_film SET cached_at = '{LONG_AGO}' WHERE imdb_id IN ('{chosen}')",
                 "UPDATE films_filmfetch SET retry_at = NULL",
+                f"UPDATE films_film SET cached_at = '{LONG_AGO}' WHERE imdb_id IN ('{chosen}')",
             )
             # From Watchmode, an empty list is an answer like any other.
             is_answer = options == body(b"[]")

@@ -120,9 +120,9 @@ class Soak:
             some = "', '".join(dice.sample(FILMS, 15))
             execute(
                 self.url,
-                f"UPDATE films_film SET cached_at = '{LONG_AGO}' WHERE imdb_id IN ('{some}')",
                 "UPDATE films_filmfetch SET retry_at = NULL, missing_until = NULL,"
                 " missing_since = NULL",
+                f"UPDATE films_film SET cached_at = '{LONG_AGO}' WHERE imdb_id IN ('{some}')",
             )
             time.sleep(dice.uniform(1.0, 2.5))
             for kind, fired in zip(chosen, self.sandbox.fired(), strict=True):

@@ -45,8 +45,9 @@ def expire(url: str) -> None:
     """Let every stored film be past its time, and due."""
     execute(
         url,
-        f"UPDATE films_film SET cached_at = '{LONG_AGO}'",
+        # In the order of the service, which would else meet us in a deadlock.
         "UPDATE films_filmfetch SET retry_at = NULL",
+        f"UPDATE films_film SET cached_at = '{LONG_AGO}'",
     )
 
 
