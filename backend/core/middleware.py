@@ -2,9 +2,10 @@
 
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
@@ -30,38 +31,35 @@ class RequestContextMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer the request, whatever happens, with `X-Correlation-ID` and a log line."""
-        identifier = _accepted(request.headers.get("X-Correlation-ID", ""))
-        id_token, film_token = correlation_id.set(identifier), film_id.set("-")
+        identifier = accepted_id(request.META.get("HTTP_X_CORRELATION_ID", ""))
         started = time.monotonic()
-        try:
+        with in_request_context(identifier):
             response = self._answer(request)
             response["X-Correlation-ID"] = identifier
             response.setdefault("X-Content-Type-Options", "nosniff")
             response.setdefault("Content-Type", "application/json")
-            metrics.REQUESTS.labels(_route(request), response.status_code).inc()
-            logger.info(
-                "request",
-                extra={
-                    "method": request.method,
-                    "path": request.path,
-                    "status": response.status_code,
-                    "ms": round((time.monotonic() - started) * 1000, 1),
-                },
+            tell_of(
+                _route(request),
+                method=request.method,
+                path=request.path,
+                status=response.status_code,
+                started=started,
             )
             return response
-        finally:
-            correlation_id.reset(id_token)
-            film_id.reset(film_token)
 
     def _answer(self, request: HttpRequest) -> HttpResponse:
         try:
             request.get_host()
         except DisallowedHost:
             return json_error(400, "This service does not answer to that host name.")
-        return self._get_response(request)
+        try:
+            return self._get_response(request)
+        # It comes from another middleware; Django's own page for it is HTML.
+        except Exception as exc:  # noqa: BLE001
+            return self.process_exception(request, exc)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse:
-        """Answer for what no view expected: a bug, logged with its traceback."""
+        """Answer for what nobody expected: a bug, logged with its traceback."""
         if isinstance(exception, SuspiciousOperation):
             return json_error(400, "The request is malformed.")
         logger.error("unexpected error", exc_info=exception)
@@ -74,5 +72,29 @@ def _route(request: HttpRequest) -> str:
     return match.route if match else getattr(request, "answered_by", "none")
 
 
-def _accepted(sent: str) -> str:
-    return sent if _ACCEPTED_ID.fullmatch(sent) else uuid.uuid4().hex
+def accepted_id(sent: str) -> str:
+    """Return the correlation id that a caller sent where it can do no harm, else a new one."""
+    return sent if _ACCEPTED_ID.fullmatch(sent) else secrets.token_hex(16)
+
+
+@contextmanager
+def in_request_context(identifier: str, *, film: str = "-") -> Iterator[None]:
+    """Let all log lines within tell of the request and of the film."""
+    id_token, film_token = correlation_id.set(identifier), film_id.set(film)
+    try:
+        yield
+    finally:
+        correlation_id.reset(id_token)
+        film_id.reset(film_token)
+
+
+def tell_of(route: str, *, method: str | None, path: str, status: int, started: float) -> None:
+    """Count a request that was answered, by its `route`, and write its line of the access log.
+
+    `started` is a time of `time.monotonic`.
+    """
+    metrics.REQUESTS.labels(route, status).inc()
+    if logger.isEnabledFor(logging.INFO):
+        took = round((time.monotonic() - started) * 1000, 1)
+        fields = {"method": method, "path": path, "status": status, "ms": took}
+        logger.info("request", extra=fields)

@@ -63,10 +63,10 @@ FETCH_DEADLINE = env.seconds("FETCH_DEADLINE", 15, maximum=600)
 # IMDbAPI.dev refuses bursts; its stand-in, as started, does not.
 IMDBAPI_RATE = env.calls_in_seconds("IMDBAPI_RATE", "" if SANDBOX else "8/5")
 KINO_DAILY_LIMIT = env.integer("KINO_DAILY_LIMIT", 1000)
-IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=64)
-KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=64)
-WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=64)
-OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=64)
+IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=256)
+KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=256)
+WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=256)
+OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=256)
 
 # --- What is kept, and for how long -----------------------------------------------------------
 
@@ -140,7 +140,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "core.middleware.RequestContextMiddleware",
-    "corsheaders.middleware.CorsMiddleware",
+    "core.cors.CrossOriginMiddleware",
     # A hit goes no further: what follows is about pages, forms and accounts.
     "filmosphere.wiring.cached_film_middleware",
     "django.middleware.security.SecurityMiddleware",
@@ -153,6 +153,9 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
 ]
+
+# They come out at the first middleware, which answers for them in JSON, in debug too.
+DEBUG_PROPAGATE_EXCEPTIONS = True
 
 ROOT_URLCONF = "filmosphere.urls"
 WSGI_APPLICATION = "filmosphere.wsgi.application"
@@ -217,7 +220,9 @@ else:
             f"-c statement_timeout={QUERY_TIMEOUT_MS} -c lock_timeout={QUERY_TIMEOUT_MS} "
             f"-c idle_in_transaction_session_timeout={5 * QUERY_TIMEOUT_MS} "
             # What a crash of the database loses with it, the last films stored, is fetched again.
-            "-c synchronous_commit=off"
+            "-c synchronous_commit=off "
+            # Django would ask for it in a query of its own on each new connection.
+            "-c TimeZone=UTC"
         )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -27,6 +27,7 @@ from core.services.kinocheck_service import KinoCheckService
 from core.services.omdb_service import OmdbService
 from core.services.watchmode_service import WatchmodeService
 from core.upstream_checks import Check, budgeted
+from films.hot_films import Application, HotFilms
 from films.middleware import CachedFilmMiddleware
 from films.services.fan_out import FanOut
 from films.services.fetch_register import FetchRegister
@@ -158,7 +159,7 @@ def cold_slots() -> BoundedSemaphore:
 @cache
 def film_cache() -> FilmCacheService:
     """Return the stored films."""
-    return FilmCacheService(ttl=settings.CACHE_TTL, hot_seconds=settings.HOT_SECONDS)
+    return FilmCacheService(ttl=settings.CACHE_TTL)
 
 
 @cache
@@ -220,15 +221,25 @@ def film_aggregator() -> FilmAggregatorService:
     )
 
 
+_FILM_PATH = re.compile(r"/api/films/(tt[0-9]{1,18})/?", re.ASCII)
+
+
 def cached_film_middleware(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> CachedFilmMiddleware:
     """Return the middleware for `GET /api/films/{imdb_id}`."""
     return CachedFilmMiddleware(
         get_response,
-        path=re.compile(r"/api/films/(tt[0-9]{1,18})/?", re.ASCII),
+        path=_FILM_PATH,
         get_aggregator=film_aggregator,
     )
+
+
+def hot_films(application: Application) -> Application | HotFilms:
+    """Return the WSGI application with a memory in front, where the settings want one."""
+    if not settings.HOT_SECONDS:
+        return application
+    return HotFilms(application, path=_FILM_PATH, seconds=settings.HOT_SECONDS)
 
 
 @cache

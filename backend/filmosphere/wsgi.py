@@ -6,4 +6,8 @@ from filmosphere.startup import load_settings_or_exit, reach_redis_or_exit
 
 load_settings_or_exit(serves=True)
 reach_redis_or_exit()
-application = get_wsgi_application()
+_django = get_wsgi_application()
+# Only now are there settings, and applications loaded.
+from filmosphere.wiring import hot_films  # noqa: E402
+
+application = hot_films(_django)

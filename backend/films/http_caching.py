@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.http import parse_etags
 from rest_framework.request import Request
 
+from core.cors import VARY
 from films.services.film_answer import FilmAnswer, Origin
 
 # REST framework's request stands in for Django's.
@@ -21,9 +23,9 @@ SHORT_SECONDS = 30
 STALE_IF_ERROR_SECONDS = 86_400
 
 
-def accepts_gzip(request: SomeRequest) -> bool:
-    """Whether the client takes gzip, by its `Accept-Encoding`."""
-    for item in request.META.get("HTTP_ACCEPT_ENCODING", "").lower().split(","):
+def accepts_gzip(meta: Mapping[str, Any]) -> bool:
+    """Whether the client takes gzip, by its `Accept-Encoding` as in `request.META` or WSGI."""
+    for item in meta.get("HTTP_ACCEPT_ENCODING", "").lower().split(","):
         coding, _, weight = item.replace(" ", "").partition(";")
         if coding in {"gzip", "x-gzip"}:
             return not re.fullmatch(r"q=0(\.0{0,3})?", weight)
@@ -38,12 +40,10 @@ def film_response(request: SomeRequest, answer: FilmAnswer) -> HttpResponse:
         "Age": str(answer.age),
         "Cache-Control": _cache_control(answer),
         "Cache-Status": _cache_status(answer),
-        "Vary": "Accept-Encoding",
+        "Vary": VARY,
     }
-    asked = {
-        tag.removeprefix("W/") for tag in parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
-    }
-    if asked & {plain, gzipped, "*"}:
+    asked = request.META.get("HTTP_IF_NONE_MATCH")
+    if asked and {tag.removeprefix("W/") for tag in parse_etags(asked)} & {plain, gzipped, "*"}:
         return HttpResponse(status=304, content_type="application/json", headers=headers)
     if answer.is_gzipped:
         headers["Content-Encoding"] = "gzip"

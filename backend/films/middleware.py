@@ -35,7 +35,7 @@ class CachedFilmMiddleware:
 
     def _hit(self, request: HttpRequest, imdb_id: str) -> HttpResponse | None:
         try:
-            answer = self._get_aggregator().hit(imdb_id, gzipped=accepts_gzip(request))
+            answer = self._get_aggregator().hit(imdb_id, gzipped=accepts_gzip(request.META))
         except (OperationalError, InterfaceError, ProgrammingError) as exc:
             # The view would wait for the same database once more.
             return database_unavailable(exc)

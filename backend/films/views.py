@@ -79,7 +79,7 @@ class FilmView(_FilmView):
     @openapi.get_film
     def get(self, request: Request, imdb_id: str) -> HttpResponse:
         """Everything about a film."""
-        return film_response(request, self.answer(imdb_id, gzipped=accepts_gzip(request)))
+        return film_response(request, self.answer(imdb_id, gzipped=accepts_gzip(request.META)))
 
 
 class TrailerView(_FilmView):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client, override_settings
 
 from core.tests.conftest import LogText
@@ -203,6 +204,17 @@ def test_a_bug_is_500_as_json_and_logged_with_its_traceback(
     assert line["level"] == "ERROR"
     assert "Traceback" in line["exception"]
     assert line["correlation_id"] == answer["X-Correlation-ID"] == "abc-4"
+
+
+@pytest.mark.usefixtures("_debug")
+def test_a_bug_in_a_middleware_is_500_as_json_too(log: LogText) -> None:
+    faulty = "core.tests.urls_that_crash.FaultyMiddleware"
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, faulty]):
+        answer = Client(raise_request_exception=False).get("/api/nope")
+
+    assert_error(answer, 500)
+    (line,) = log.of("unexpected error")
+    assert "ZeroDivisionError" in line["exception"]
 
 
 @pytest.mark.usefixtures("_debug")

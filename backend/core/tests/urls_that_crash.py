@@ -59,3 +59,13 @@ urlpatterns = [
     path("crash/<error>", Crash.as_view()),
     path("", include("api.urls")),
 ]
+
+
+class FaultyMiddleware:
+    """Fails at every request."""
+
+    def __init__(self, get_response: object) -> None:
+        pass
+
+    def __call__(self, request: HttpRequest) -> NoReturn:
+        raise ZeroDivisionError

@@ -1,6 +1,5 @@
 """The stored films: the only place that touches their rows."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -20,9 +19,6 @@ _TITLE_LENGTH = 512
 _URL_LENGTH = 2000
 _FIRST_FILM_YEAR = 1870
 _YEARS_AHEAD = 10
-
-# Films remembered in a process, some 60 KB each.
-_HOT_FILMS = 500
 
 # The one query of a hit, by whether gzip is wanted. To build it from the models each time would
 # take longer than to run it.
@@ -66,53 +62,24 @@ class Hit:
     needs_repair: bool
 
 
-_COLD: tuple[float, None] = (0.0, None)
-
-
 class FilmCacheService:
-    """Keeps merged payloads in the database, each fresh for `ttl` after it was saved.
+    """Keeps merged payloads in the database, each fresh for `ttl` after it was saved."""
 
-    Hits may be up to `hot_seconds` behind what another process stored: for that long they are
-    remembered in this one.
-    """
-
-    def __init__(
-        self,
-        *,
-        ttl: timedelta,
-        hot_seconds: float = 0.0,
-        now: Callable[[], datetime] = utc_now,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, *, ttl: timedelta, now: Callable[[], datetime] = utc_now) -> None:
         self.ttl = ttl
-        self._hot_seconds = hot_seconds
         self._now = now
-        self._clock = clock
-        self._hot: dict[tuple[str, bool], tuple[float, Hit]] = {}
 
     def hit(self, imdb_id: str, *, gzipped: bool = False) -> Hit | None:
-        """Return the film's bytes where it is stored and fresh, in one query or none; else None."""
-        until, hot = self._hot.get((imdb_id, gzipped), _COLD)
-        if hot and self._clock() < until:
-            return hot
+        """Return the film's bytes where it is stored and fresh, in one query; else None."""
         was_connected = connection.connection is not None
         try:
-            hit = self._read_hit(imdb_id, gzipped=gzipped)
+            return self._read_hit(imdb_id, gzipped=gzipped)
         except (OperationalError, InterfaceError):
             if not was_connected or connection.is_usable():
                 raise
             # The server may have been restarted since this thread last spoke to it.
             self.release_connection()
-            hit = self._read_hit(imdb_id, gzipped=gzipped)
-        if hit and hit.answer.fresh_for > self._hot_seconds > 0:
-            self._remember(imdb_id, hit)
-        return hit
-
-    def _remember(self, imdb_id: str, hit: Hit) -> None:
-        if len(self._hot) >= _HOT_FILMS:
-            # What is still in use is back within a query.
-            self._hot.clear()
-        self._hot[imdb_id, hit.answer.is_gzipped] = (self._clock() + self._hot_seconds, hit)
+            return self._read_hit(imdb_id, gzipped=gzipped)
 
     def _read_hit(self, imdb_id: str, *, gzipped: bool) -> Hit | None:
         # This query shows by itself whether the connection is sound: no need for one that asks.
@@ -204,8 +171,6 @@ class FilmCacheService:
         rendering: Rendering | None = None,
     ) -> None:
         """Store `payload` as `save_cache` does, with the age, and the bytes, that it has."""
-        self._hot.pop((imdb_id, False), None)
-        self._hot.pop((imdb_id, True), None)
         made = rendering or render(payload)
         metadata = payload.get("metadata") or {}
         film = Film(

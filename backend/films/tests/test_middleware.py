@@ -77,9 +77,9 @@ def test_another_method_goes_the_long_way(method):
 
 @pytest.mark.django_db
 class TestHits:
-    def cache(self, **options) -> FilmCacheService:
+    def cache(self) -> FilmCacheService:
         self.clock = Clock()
-        return FilmCacheService(ttl=timedelta(hours=24), now=self.clock, **options)
+        return FilmCacheService(ttl=timedelta(hours=24), now=self.clock)
 
     def test_the_bytes_of_a_hit_are_those_that_were_stored(self):
         cache = self.cache()
@@ -126,33 +126,6 @@ class TestHits:
         cache.save_cache(INCEPTION, PAYLOAD)
 
         assert cache.hit(INCEPTION).answer.version == first
-
-    def test_a_remembered_hit_costs_no_query(self, django_assert_num_queries):
-        cache = self.cache(hot_seconds=1)
-        cache.save_cache(INCEPTION, PAYLOAD)
-        cache.hit(INCEPTION)
-
-        with django_assert_num_queries(0):
-            cache.hit(INCEPTION)
-
-    def test_a_hit_is_not_remembered_for_longer_than_asked_for(self, django_assert_num_queries):
-        time = [0.0]
-        cache = self.cache(hot_seconds=1, clock=lambda: time[0])
-        cache.save_cache(INCEPTION, PAYLOAD)
-        cache.hit(INCEPTION)
-        time[0] = 1.0
-
-        with django_assert_num_queries(1):
-            cache.hit(INCEPTION)
-
-    def test_what_this_process_stores_is_shown_at_once(self):
-        cache = self.cache(hot_seconds=60)
-        cache.save_cache(INCEPTION, PAYLOAD)
-        cache.hit(INCEPTION)
-
-        cache.save_cache(INCEPTION, {**PAYLOAD, "title": "Newer"})
-
-        assert cache.hit(INCEPTION).answer.payload["title"] == "Newer"
 
     def test_a_film_and_its_bytes_go_together(self):
         self.cache().save_cache(INCEPTION, PAYLOAD)
