@@ -1,14 +1,14 @@
 """The shapes of the film surface, as the OpenAPI document shows them.
 
-Nothing is pushed through them: payloads are answered as they are stored, and tests hold real
-answers against the document.
+Nothing is pushed through them: payloads are answered as they are stored. What comes from the
+sources was held against `core.source_shapes` before.
 """
 
 from typing import Any
 
 from rest_framework import serializers
 
-from films import source_shapes as raw
+from core import source_shapes as raw
 
 WARNING_CODES = [
     "timeout",

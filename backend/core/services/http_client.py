@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -162,9 +162,9 @@ class HttpClient:
             raise DeadlineExceeded(source, "deadline")
         self._thread.deadline = Deadline(seconds)
         try:
-            with self._client().stream(
-                "GET", url, params=params, headers=_request_headers(headers)
-            ) as response:
+            # The client would merge this with defaults of its own, of which there are none.
+            request = httpx.Request("GET", url, params=params, headers=_request_headers(headers))
+            with closing(self._client().send(request, stream=True)) as response:
                 _refuse_unusable(source, response)
                 body = read_body(
                     response.iter_raw(),

@@ -5,14 +5,13 @@ https://api.tiffara.com serves the same one. Fields with a zero value are left o
 empty lists too, and nothing is ever null.
 """
 
-import logging
 from typing import Any
 
+from core import source_shapes as shapes
 from core.errors import UpstreamError, UpstreamNotFound, UpstreamRateLimited
+from core.services.conformity import conforming
 from core.services.upstream import UpstreamService, path_segment
 from core.services.upstream_status import SettingNames, UpstreamStatus
-
-logger = logging.getLogger(__name__)
 
 # The largest page there is; without it a page has 20 rows.
 _LARGEST_PAGE = {"pageSize": "50"}
@@ -20,43 +19,13 @@ _SEARCH_RESULTS = "20"
 # "Inception": whoever serves this API knows it.
 _WELL_KNOWN = "tt1375666"
 
-# What the document says of the fields that clients compute with or put on a screen.
-_FIELD_TYPES: dict[str, type] = {
-    "type": str,
-    "isAdult": bool,
-    "originalTitle": str,
-    "primaryImage": dict,
-    "startYear": int,
-    "endYear": int,
-    "runtimeSeconds": int,
-    "genres": list,
-    "rating": dict,
-    "metacritic": dict,
-    "plot": str,
-    "directors": list,
-    "writers": list,
-    "stars": list,
-    "originCountries": list,
-    "spokenLanguages": list,
-    "interests": list,
-    "credits": list,
-    "images": list,
-    "videos": list,
-    "parentsGuide": list,
-    "certificates": list,
-    "releaseDates": list,
-    "totalCount": int,
-    "nextPageToken": str,
-}
-_LONGEST_URL = 2000
-
 
 class IMDbService(UpstreamService):
     """Reads IMDbAPI.dev, which wants no key.
 
-    Each `get_` method returns the answer as it came, but for fields of a wrong type, which are left
-    out. `UpstreamNotFound` from `get_metadata` means that the title does not exist; from another
-    method, that this title has no such part.
+    Each `get_` method returns the answer as it came, but for what does not fit its shape in
+    `core.source_shapes`, which is left out. `UpstreamNotFound` from `get_metadata` means that the
+    title does not exist; from another method, that this title has no such part.
     """
 
     source = "imdbapi"
@@ -79,7 +48,7 @@ class IMDbService(UpstreamService):
 
         Source: `GET /titles/{titleId}`.
         """
-        title = self._section(imdb_id, "")
+        title = self._section(imdb_id, "", shapes.IMDbMetadataSerializer)
         name = title.get("primaryTitle")
         if title.get("id") != imdb_id or not isinstance(name, str) or not name.strip():
             raise self._unusable("bad_shape")
@@ -90,42 +59,58 @@ class IMDbService(UpstreamService):
 
         Source: `GET /titles/{titleId}/credits`.
         """
-        return self._section(imdb_id, "/credits", rows="credits", params=_LARGEST_PAGE)
+        return self._section(
+            imdb_id, "/credits", shapes.CreditsSerializer, rows="credits", params=_LARGEST_PAGE
+        )
 
     def get_images(self, imdb_id: str) -> dict[str, Any]:
         """Return `{images, totalCount, nextPageToken}`, the first 50 rows.
 
         Source: `GET /titles/{titleId}/images`.
         """
-        return self._section(imdb_id, "/images", rows="images", params=_LARGEST_PAGE)
+        return self._section(
+            imdb_id, "/images", shapes.ImagesSerializer, rows="images", params=_LARGEST_PAGE
+        )
 
     def get_videos(self, imdb_id: str) -> dict[str, Any]:
         """Return `{videos, totalCount, nextPageToken}`, the first 50 rows.
 
         Source: `GET /titles/{titleId}/videos`.
         """
-        return self._section(imdb_id, "/videos", rows="videos", params=_LARGEST_PAGE)
+        return self._section(
+            imdb_id, "/videos", shapes.VideosSerializer, rows="videos", params=_LARGEST_PAGE
+        )
 
     def get_parents_guide(self, imdb_id: str) -> dict[str, Any]:
         """Return `{parentsGuide}`, a row per category with the votes on its severity.
 
         Source: `GET /titles/{titleId}/parentsGuide`.
         """
-        return self._section(imdb_id, "/parentsGuide", rows="parentsGuide")
+        return self._section(
+            imdb_id, "/parentsGuide", shapes.ParentsGuideSerializer, rows="parentsGuide"
+        )
 
     def get_certificates(self, imdb_id: str) -> dict[str, Any]:
         """Return `{certificates, totalCount}`, the age ratings by country.
 
         Source: `GET /titles/{titleId}/certificates`.
         """
-        return self._section(imdb_id, "/certificates", rows="certificates")
+        return self._section(
+            imdb_id, "/certificates", shapes.CertificatesSerializer, rows="certificates"
+        )
 
     def get_release_dates(self, imdb_id: str) -> dict[str, Any]:
         """Return `{releaseDates, nextPageToken}`, the first 50 rows; dates may be partial.
 
         Source: `GET /titles/{titleId}/releaseDates`.
         """
-        return self._section(imdb_id, "/releaseDates", rows="releaseDates", params=_LARGEST_PAGE)
+        return self._section(
+            imdb_id,
+            "/releaseDates",
+            shapes.ReleaseDatesSerializer,
+            rows="releaseDates",
+            params=_LARGEST_PAGE,
+        )
 
     def _look(self) -> UpstreamStatus:
         """Ask for one title: the search is said to fail now and then while titles do not.
@@ -139,6 +124,7 @@ class IMDbService(UpstreamService):
         self,
         imdb_id: str,
         part: str,
+        shape: type[shapes.SourceShape],
         *,
         rows: str | None = None,
         params: dict[str, str] | None = None,
@@ -146,7 +132,8 @@ class IMDbService(UpstreamService):
         answer = self._ask(f"/titles/{path_segment(imdb_id)}{part}", params)
         if rows:
             self._rows_of(answer, rows, beside=("totalCount", "nextPageToken"))
-        return _well_typed(answer)
+        fit: dict[str, Any] = conforming(answer, shape, source=self.source)
+        return fit
 
     def _ask(self, path: str, params: dict[str, str] | None) -> dict[str, Any]:
         answer = self._object(self._get(path, params=params))
@@ -161,29 +148,3 @@ class IMDbService(UpstreamService):
         if grpc_code == 8:
             return UpstreamRateLimited(self.source, "rate_limited")
         return self._unusable("bad_shape")
-
-
-def _well_typed(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer without fields of another type than documented, and with a sound poster."""
-    kept = {name: value for name, value in answer.items() if _has_its_type(name, value)}
-    image = kept.get("primaryImage")
-    if image and "url" in image and not _is_web_address(image["url"]):
-        kept["primaryImage"] = {name: value for name, value in image.items() if name != "url"}
-    if kept != answer:
-        logger.warning("fields left out", extra={"source": "imdbapi", "outcome": "bad_shape"})
-    return kept
-
-
-def _has_its_type(name: str, value: Any) -> bool:
-    expected = _FIELD_TYPES.get(name)
-    if expected is int and isinstance(value, bool):
-        return False
-    return expected is None or isinstance(value, expected)
-
-
-def _is_web_address(url: Any) -> bool:
-    return (
-        isinstance(url, str)
-        and len(url) <= _LONGEST_URL
-        and url.startswith(("http://", "https://"))
-    )

@@ -4,10 +4,12 @@ import logging
 from typing import Any
 
 from core.errors import UpstreamError, UpstreamNotFound, UpstreamRejected
+from core.services.conformity import conforming
 from core.services.gate import Gate
 from core.services.http_client import HttpClient
 from core.services.upstream import UpstreamService
 from core.services.upstream_status import SettingNames, UpstreamStatus
+from core.source_shapes import TrailerSerializer
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class KinoCheckService(UpstreamService):
         """Return the trailer that the editors picked, None where they have none.
 
         It has at least `youtube_video_id`, and usually `id`, `title`, `thumbnail`, `language`,
-        `categories`, `published` (ISO 8601), `views` (a number, or digits in a string).
+        `categories`, `published` (ISO 8601), `views` (a number, or digits in a string); what does
+        not fit `TrailerSerializer` is left out or null.
         Source: `GET /movies` and, since series are not found there, `GET /shows`.
         """
         for path in ("/movies", "/shows"):
@@ -76,7 +79,8 @@ class KinoCheckService(UpstreamService):
         video = trailer.get("youtube_video_id")
         if not isinstance(video, str) or not video:
             raise self._unusable("bad_shape")
-        return trailer
+        fit: dict[str, Any] = conforming(trailer, TrailerSerializer, source=self.source)
+        return fit
 
     def _error_within_200(self, answer: dict[str, Any]) -> UpstreamError:
         # Some versions report errors with status 200 and an object that tells of them in words.

@@ -12,10 +12,12 @@ from core.errors import (
     UpstreamNotConfigured,
     UpstreamQuotaExhausted,
 )
+from core.services.conformity import conforming
 from core.services.gate import Gate
 from core.services.http_client import HttpClient, Reply
 from core.services.upstream import UpstreamService, error_for_status
 from core.services.upstream_status import SettingNames, UpstreamStatus
+from core.source_shapes import StreamingSourceSerializer
 
 # A plan's regions change when somebody changes the plan; a day late is soon enough.
 _REGIONS_TTL = 86_400.0
@@ -67,8 +69,9 @@ class WatchmodeService(UpstreamService):
     def get_streaming_sources(self, watchmode_id: int) -> list[dict[str, Any]]:
         """Return a row per service, type, format and price in the region; `[]` for no offer.
 
-        Costs one credit. Raises `RegionNotCovered` where the plan leaves the region out, and
-        `UpstreamNotFound` where the number is not known (any more).
+        What does not fit `StreamingSourceSerializer` is null or left out. Costs one credit. Raises
+        `RegionNotCovered` where the plan leaves the region out, and `UpstreamNotFound` where the
+        number is not known (any more).
         Source: `GET /v1/title/{title_id}/sources/`.
         """
         self._refuse_uncovered_region()
@@ -77,13 +80,17 @@ class WatchmodeService(UpstreamService):
             if rows is None:
                 # Within an object null stands for an empty list, as a whole answer for nothing.
                 raise self._unusable("bad_shape")
-            return self._rows(rows)
+            offers = self._rows(rows)
         except UpstreamBadAnswer as exc:
             # A region outside the plan is a plain 400, as is any other mistake in the request.
             if exc.reason == "http_4xx" and self._region not in self._plan_regions():
                 self._uncovered_until = self._clock() + _REGIONS_TTL
                 raise RegionNotCovered(self.source, "region_not_covered") from exc
             raise
+        fit: list[dict[str, Any]] = conforming(
+            offers, StreamingSourceSerializer, source=self.source
+        )
+        return fit
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Tell a used-up quota from a burst limit and a bad key: by the account's own counters."""

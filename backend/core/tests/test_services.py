@@ -110,7 +110,11 @@ SECTIONS = {
         {"credits": [{"name": {"id": "nm1"}}], "totalCount": 143, "nextPageToken": "OPAQUE"},
         "?pageSize=50",
     ),
-    "get_images": ("/images", {"images": [{"url": "u", "type": "poster"}]}, "?pageSize=50"),
+    "get_images": (
+        "/images",
+        {"images": [{"url": "https://i.example/u.jpg", "type": "poster"}]},
+        "?pageSize=50",
+    ),
     "get_videos": ("/videos", {"videos": [{"id": "vi1"}], "totalCount": 1}, "?pageSize=50"),
     "get_parents_guide": ("/parentsGuide", {"parentsGuide": [{"category": "PROFANITY"}]}, ""),
     "get_certificates": ("/certificates", {"certificates": [{"rating": "G"}]}, ""),
@@ -162,10 +166,15 @@ def test_rows_of_another_shape_are_refused(
 def test_a_count_that_is_none_is_left_out(
     upstream: respx.MockRouter, imdb: IMDbService, count: Any
 ) -> None:
-    sent = {"images": [{"url": "u"}], "totalCount": count, "nextPageToken": 7, "new": count}
+    sent = {
+        "images": [{"url": "https://i.example/u.jpg"}],
+        "totalCount": count,
+        "nextPageToken": 7,
+        "new": count,
+    }
     upstream.get().mock(return_value=streamed(sent))
 
-    assert imdb.get_images(FILM) == {"images": [{"url": "u"}], "new": count}
+    assert imdb.get_images(FILM) == {"images": [{"url": "https://i.example/u.jpg"}], "new": count}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,11 @@ import urllib.request
 import pytest
 import yaml
 from drf_spectacular.generators import SchemaGenerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from core import source_shapes
+from core.services.conformity import conforming
 from core.tests.sandbox import Sandbox
 from filmosphere.tests.contracts import broken_promises, differences, validator
 from filmosphere.tests.house import BACKEND, PROJECT, Server, database, server
@@ -109,6 +113,54 @@ def test_fields_that_nobody_knows_yet_are_allowed_where_sources_speak(document):
     film["streaming"] = [{"name": "A service", "currency": "TRY"}]
 
     assert list(validator(document, "FilmDetail", closed=False).iter_errors(film)) == []
+
+
+# Whatever the sources send: one value of a real answer is replaced by any other.
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+_SECTIONS = {
+    "metadata": ("IMDbMetadata", source_shapes.IMDbMetadataSerializer),
+    "credits": ("Credits", source_shapes.CreditsSerializer),
+    "images": ("Images", source_shapes.ImagesSerializer),
+    "videos": ("Videos", source_shapes.VideosSerializer),
+    "parents_guide": ("ParentsGuide", source_shapes.ParentsGuideSerializer),
+    "certificates": ("Certificates", source_shapes.CertificatesSerializer),
+    "release_dates": ("ReleaseDates", source_shapes.ReleaseDatesSerializer),
+    "trailer": ("Trailer", source_shapes.TrailerSerializer),
+    "streaming": ("StreamingSource", source_shapes.StreamingSourceSerializer),
+}
+
+
+def _replaced(value, data):
+    """A copy of `value` in which something, somewhere, is anything else."""
+    places = list(value) if isinstance(value, dict) else list(range(len(value)))
+    place = data.draw(st.sampled_from(places))
+    copied = copy.copy(value)
+    is_leaf = not value[place] or not isinstance(value[place], dict | list)
+    if is_leaf or data.draw(st.integers(0, 5)) == 0:
+        copied[place] = data.draw(_JSON)
+    else:
+        copied[place] = _replaced(value[place], data)
+    return copied
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), section=st.sampled_from(sorted(_SECTIONS)))
+def test_what_is_left_of_any_answer_is_in_the_document(document, data, section):
+    component, shape = _SECTIONS[section]
+    real = examples_of(document, "/api/films/{imdb_id}", "200")["Film"][section]
+    is_list = isinstance(real, list)
+    sent = _replaced(real[0] if is_list else real, data)
+    certain = {name: real[name] for name in shape.certain} if shape.certain else {}
+
+    left = conforming({**sent, **certain}, shape, source="any")
+
+    assert list(validator(document, component, closed=False).iter_errors(left)) == []
+    assert conforming(left, shape, source="any") is left
 
 
 # --- examples ---------------------------------------------------------------------------------

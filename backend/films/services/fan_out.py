@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import partial
 from typing import Any
 
@@ -173,7 +173,8 @@ class FanOut:
         self._release_connection()
         beat_at = time.monotonic() + HEARTBEAT_SECONDS
         while pending and time_left(1) > 0:
-            _, pending = wait(pending, time_left(HEARTBEAT_SECONDS), FIRST_COMPLETED)
+            # Only what fails can be news that others must hear of at once.
+            _, pending = wait(pending, time_left(HEARTBEAT_SECONDS), FIRST_EXCEPTION)
             if self._budgets.has_news or time.monotonic() >= beat_at:
                 self._report(heartbeat)
                 self._release_connection()

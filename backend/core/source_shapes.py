@@ -1,5 +1,8 @@
 """What the sources send, in their own names: the insides of a film payload.
 
+The OpenAPI document shows these shapes, and `core.services.conformity` sees to it that answers
+have them.
+
 IMDbAPI.dev leaves out every field with a zero value (false, 0, an empty text or list) and sends no
 null; KinoCheck and Watchmode send null for what they do not know.
 """
@@ -12,7 +15,7 @@ from rest_framework import serializers
 
 
 class SourceShape(serializers.Serializer[dict[str, Any]]):
-    """A shape that is passed on as it comes.
+    """Names and types, for whatever of it a source sends.
 
     Any field may be missing but the `certain` ones, which the service checks, and fields that
     nobody knows yet may be there.
@@ -43,6 +46,14 @@ class CountField(serializers.Field[Any, Any, Any, Any]):
     """A number, or the same in digits, or null."""
 
 
+class AddressField(serializers.CharField):
+    """An address that begins with `http://` or `https://`."""
+
+
+class LinkField(serializers.CharField):
+    """An address that an app may know by a scheme of its own, or words instead of one."""
+
+
 def texts(help_text: str = "") -> serializers.ListField:
     """Return a list of texts."""
     return serializers.ListField(child=serializers.CharField(), help_text=help_text)
@@ -61,7 +72,7 @@ class _PageSerializer(SourceShape):
 class ImageSerializer(SourceShape):
     """A picture; the address is that of the full size."""
 
-    url = serializers.CharField()
+    url = AddressField()
     width = serializers.IntegerField()
     height = serializers.IntegerField()
     type = serializers.CharField(help_text="Such as `poster`, `still_frame`, `event`.")
@@ -87,7 +98,7 @@ class RatingSerializer(SourceShape):
 class MetacriticSerializer(SourceShape):
     """What the critics think."""
 
-    url = serializers.CharField()
+    url = AddressField()
     score = serializers.IntegerField(help_text="0 to 100.")
     reviewCount = serializers.IntegerField()
 
@@ -274,10 +285,10 @@ class TrailerSerializer(SourceShape):
     id = serializers.CharField()
     youtube_video_id = serializers.CharField(help_text="What to play on YouTube.")
     youtube_channel_id = serializers.CharField(allow_null=True)
-    youtube_thumbnail = serializers.CharField(allow_null=True)
+    youtube_thumbnail = AddressField(allow_null=True)
     title = serializers.CharField(allow_null=True)
-    url = serializers.CharField(allow_null=True)
-    thumbnail = serializers.CharField(allow_null=True)
+    url = AddressField(allow_null=True)
+    thumbnail = AddressField(allow_null=True)
     language = serializers.CharField(allow_null=True, help_text="`en` or `de`.")
     categories = texts("`Trailer`, `Teaser`, `Clip`, …")
     genres = texts()
@@ -300,12 +311,12 @@ class StreamingSourceSerializer(SourceShape):
         help_text="`sub`, `rent`, `buy`, `free` or `tve` (with a cable contract)."
     )
     region = serializers.CharField(help_text="ISO 3166-1 alpha-2.")
-    ios_url = serializers.CharField(allow_null=True)
-    android_url = serializers.CharField(allow_null=True)
-    web_url = serializers.CharField(allow_null=True)
-    tvos_url = serializers.CharField(allow_null=True)
-    android_tv_url = serializers.CharField(allow_null=True)
-    roku_url = serializers.CharField(allow_null=True)
+    ios_url = LinkField(allow_null=True)
+    android_url = LinkField(allow_null=True)
+    web_url = LinkField(allow_null=True)
+    tvos_url = LinkField(allow_null=True)
+    android_tv_url = LinkField(allow_null=True)
+    roku_url = LinkField(allow_null=True)
     format = serializers.CharField(allow_null=True, help_text="`SD`, `HD` or `4K`.")
     price = serializers.FloatField(
         allow_null=True, help_text="In the region's currency; null for `sub` and `free`."
