@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
+from django.db.models import Q
 from django.utils import timezone
 
 from films.models import FilmFetch
@@ -84,11 +85,15 @@ class FetchRegister:
         """Return a query of the ids whose last fetch failed, and that are not due again yet."""
         return FilmFetch.objects.filter(retry_at__gt=self._now()).values("imdb_id")
 
-    def forget_missing(self, before: datetime) -> int:
-        """Delete the entries of made-up ids that nobody asked for since; return their number."""
-        deleted, _ = FilmFetch.objects.filter(
-            missing_until__lt=before, leased_until__isnull=True, watchmode_at__isnull=True
-        ).delete()
+    def forget_unstored(self, before: datetime, *, stored: Any) -> int:
+        """Delete the entries of ids that are not in `stored`, a collection or a query of ids.
+
+        Kept are those that somebody asked for since `before`. Returns the number of the deleted.
+        """
+        asked_since = (
+            Q(ended_at__gte=before) | Q(leased_until__gte=before) | Q(missing_until__gte=before)
+        )
+        deleted, _ = FilmFetch.objects.exclude(asked_since).exclude(imdb_id__in=stored).delete()
         return int(deleted)
 
     def _held(self, lease: Lease) -> Any:

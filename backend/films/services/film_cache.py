@@ -212,6 +212,10 @@ class FilmCacheService:
             .values_list("imdb_id", flat=True)
         )
 
+    def stored_ids(self) -> Any:
+        """Return a query of the ids for which there is a row."""
+        return Film.objects.values("imdb_id")
+
     def release_connection(self) -> None:
         """Give the thread's database connection back before a wait for the network."""
         if not connection.in_atomic_block:

@@ -123,23 +123,34 @@ class TestForgetting:
             register.acquire(imdb_id), missing_since=clock.time, missing_until=until, **findings
         )
 
+    def forgotten(self, register, clock, *stored):
+        return register.forget_unstored(clock.time - timedelta(days=1), stored=stored)
+
     def test_made_up_ids_are_forgotten_when_nobody_asks_any_more(self, register, clock):
-        self.missing(register, clock)
+        # Watchmode was asked at the same time, and did not know it either.
+        self.missing(register, clock, watchmode_id=None, watchmode_at=clock.time)
         clock.pass_by(days=2)
 
-        assert register.forget_missing(clock.time - timedelta(days=1)) == 1
+        assert self.forgotten(register, clock) == 1
         assert not FilmFetch.objects.exists()
 
-    def test_those_asked_for_lately_are_kept(self, register, clock):
-        self.missing(register, clock)
-
-        assert register.forget_missing(clock.time) == 0
-
-    def test_real_films_and_those_being_fetched_are_kept(self, register, clock):
-        register.finish(register.acquire("tt0111161"))
-        self.missing(register, clock, watchmode_id=5, watchmode_at=clock.time)
-        self.missing(register, clock, "tt0068646")
+    def test_ids_whose_fetch_failed_or_died_are_forgotten_too(self, register, clock):
+        register.finish(register.acquire(INCEPTION), failure="timeout")
         register.acquire("tt0068646")
         clock.pass_by(days=2)
 
-        assert register.forget_missing(clock.time) == 0
+        assert self.forgotten(register, clock) == 2
+
+    def test_those_asked_for_lately_are_kept(self, register, clock):
+        self.missing(register, clock)
+        register.finish(register.acquire("tt0111161"), failure="timeout")
+        register.acquire("tt0068646")
+        clock.pass_by(hours=23)
+
+        assert self.forgotten(register, clock) == 0
+
+    def test_stored_films_are_kept(self, register, clock):
+        register.finish(register.acquire(INCEPTION), watchmode_id=5, watchmode_at=clock.time)
+        clock.pass_by(days=2)
+
+        assert self.forgotten(register, clock, INCEPTION) == 0

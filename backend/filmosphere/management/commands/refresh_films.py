@@ -13,8 +13,7 @@ from filmosphere import wiring
 from filmosphere.batch_command import BatchCommand
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-# Made-up ids are forgotten so long after the last time that IMDb's answer was believed. A stored
-# film that IMDb once denied is given that time to be denied again.
+# Made-up ids are forgotten so long after somebody asked for them.
 _FORGOTTEN_AFTER = timedelta(days=1)
 
 
@@ -23,7 +22,7 @@ class Command(BatchCommand):
 
     help = (
         "Fetch stored films anew whose data is older than an age, oldest first, at the pace of the "
-        "sources, and clear what is remembered of ids that IMDb does not know."
+        "sources, and clear what is remembered of ids that came to no film."
     )
 
     get_cache = staticmethod(wiring.film_cache)
@@ -47,13 +46,15 @@ class Command(BatchCommand):
         """Refresh, and tidy up."""
         saved_since = timezone.now() - older_than
         try:
-            register = self.get_register()
-            forgotten = register.forget_missing(timezone.now() - _FORGOTTEN_AFTER)
-            due = self.get_cache().saved_before(saved_since, without=register.resting())
+            cache, register = self.get_cache(), self.get_register()
+            forgotten = register.forget_unstored(
+                timezone.now() - _FORGOTTEN_AFTER, stored=cache.stored_ids()
+            )
+            due = cache.saved_before(saved_since, without=register.resting())
         except (DatabaseError, InterfaceError) as exc:
             raise CommandError(f"the database cannot be used ({type(exc).__name__})") from exc
         if forgotten:
-            self.stdout.write(f"{forgotten} ids that IMDb does not know are forgotten")
+            self.stdout.write(f"{forgotten} ids without a film are forgotten")
         self.bring(due[:limit], saved_since=saved_since, verbosity=verbosity)
 
 
