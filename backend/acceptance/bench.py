@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "filmosphere.settings_test")
@@ -23,6 +23,7 @@ import django
 
 django.setup()
 
+import httpx
 import psycopg2
 
 from core.tests.sandbox import Sandbox, running
@@ -58,9 +59,9 @@ def main() -> None:
             sandbox.url,
             DATABASE_URL=url,
             LOG_LEVEL="WARNING",
-            IMDBAPI_CONCURRENCY="56",
-            KINO_CONCURRENCY="16",
-            WATCHMODE_CONCURRENCY="16",
+            IMDBAPI_CONCURRENCY="224",
+            KINO_CONCURRENCY="32",
+            WATCHMODE_CONCURRENCY="32",
             BLOCKING_THREADS="48",
             COLD_CONCURRENCY="32",
         )
@@ -92,33 +93,78 @@ def warm(folder: Path, settings: dict[str, str]) -> None:
 
 def cold(folder: Path, settings: dict[str, str], sandbox: Sandbox, url: str) -> None:
     sandbox.set("imdbapi", latency_ms=CRITICAL_MS)
-    sandbox.set("kinocheck", latency_ms=CRITICAL_MS)
+    # A series is asked for twice, so is a film whose number Watchmode was not asked for yet.
+    sandbox.set("kinocheck", latency_ms=CRITICAL_MS // 2)
     sandbox.set("watchmode", latency_ms=CRITICAL_MS // 2)
-    ids = films_in_one_call(sandbox)
+    found = get(f"{sandbox.url}/imdbapi/search/titles?query=a&limit=50").json["titles"]
+    ids = [title["id"] for title in found]
     with pinned_server(folder, **settings) as house:
         house.get(FILM)
+        films_per_second(house, url, ids, flights=8)
+        limit = statistics.median(ten_calls(sandbox.url, imdb_id) for imdb_id in ids[:20])
         forget_films(url)
-        times = [timed(house, imdb_id) for imdb_id in ids[:20]]
-        p50 = statistics.median(times) * 1000
-        line("cold film alone, p50 against the critical path", p50 / CRITICAL_MS, "<= 1.05")
-        for flights, what in ((8, "CPU ms a cold film, 8 in flight"), (32, "")):
-            forget_films(url)
-            before, started = cpu_seconds(house), time.monotonic()
-            with ThreadPoolExecutor(flights) as pool:
-                list(pool.map(lambda imdb_id: timed(house, imdb_id), ids))
-            spent, took = cpu_seconds(house) - before, time.monotonic() - started
-            if what:
-                line(what, spent / len(ids) * 1000, "<= 10")
-            else:
-                line("cold films/s, 32 in flight", len(ids) / took, ">= 85")
+        alone = statistics.median(timed(house, imdb_id) for imdb_id in ids[:20])
+        print(
+            f"ten calls alone, bare httpx: {limit * 1000:.0f} ms; a cold film: {alone * 1000:.0f}"
+        )
+        line("cold film alone, p50 against the ten calls alone", alone / limit, "<= 1.05")
+        line("cold film alone, p50 against 240 ms", alone * 1000 / CRITICAL_MS, "<= 1.05")
+        before = cpu_seconds(house)
+        _, number = films_per_second(house, url, ids, flights=8)
+        spent = cpu_seconds(house) - before
+        line("CPU ms a cold film, 8 in flight", spent / number * 1000, "<= 10")
+        rate_at_32, _ = films_per_second(house, url, ids, flights=32)
+        line("cold films/s, 32 in flight", rate_at_32, ">= 85")
     sandbox.reset()
 
 
-def films_in_one_call(sandbox: Sandbox) -> list[str]:
-    """Titles that KinoCheck knows as films: of a series it must be asked twice."""
-    found = get(f"{sandbox.url}/imdbapi/search/titles?query=a&limit=50").json["titles"]
-    asked = f"{sandbox.url}/kinocheck/movies?language=en&imdb_id="
-    return [title["id"] for title in found if get(asked + title["id"]).status == 200]
+def ten_calls(sandbox_url: str, imdb_id: str) -> float:
+    """Seconds for the calls of one film, each chain in a thread with an `httpx.Client` of its own.
+
+    Nothing is decoded, merged or stored: less than this no client can take.
+    """
+    imdb = f"{sandbox_url}/imdbapi/titles/{imdb_id}"
+    parts = ("", "/credits", "/images", "/videos", "/parentsGuide", "/certificates")
+    kino = f"{sandbox_url}/kinocheck/movies?language=en&imdb_id={imdb_id}"
+    watch = f"{sandbox_url}/watchmode/v1/list-sources/"
+    chains = [[watch, watch], [kino, kino], *([imdb + part] for part in (*parts, "/releaseDates"))]
+    clients = [httpx.Client(trust_env=False) for _ in chains]
+    with ExitStack() as stack, ThreadPoolExecutor(len(chains)) as pool:
+        for client in clients:
+            stack.enter_context(client)
+        ready = list(pool.map(lambda client: client.get(f"{sandbox_url}/control/calls"), clients))
+        assert all(answer.status_code == 200 for answer in ready)
+        started = time.monotonic()
+        list(pool.map(lambda client, chain: [client.get(url) for url in chain], clients, chains))
+        return time.monotonic() - started
+
+
+def films_per_second(house: Server, url: str, ids: list[str], *, flights: int) -> tuple[float, int]:
+    """Ask for cold films for some seconds, `flights` at a time; returns the rate and the number."""
+    forget_films(url)
+    ends = time.monotonic() + SECONDS
+
+    def reader(number: int) -> int:
+        asked = 0
+        with closing(psycopg2.connect(url)) as database:
+            database.autocommit = True
+            while time.monotonic() < ends:
+                for imdb_id in ids[number::flights]:
+                    timed(house, imdb_id)
+                    asked += 1
+                    with database.cursor() as cursor:
+                        cursor.execute(
+                            "DELETE FROM films_filmbody WHERE imdb_id = %s;"
+                            "DELETE FROM films_film WHERE imdb_id = %s;"
+                            "DELETE FROM films_filmfetch WHERE imdb_id = %s",
+                            [imdb_id] * 3,
+                        )
+        return asked
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(flights) as pool:
+        number = sum(pool.map(reader, range(flights)))
+    return number / (time.monotonic() - started), number
 
 
 def growth(folder: Path, settings: dict[str, str], url: str) -> None:
