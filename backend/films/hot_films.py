@@ -18,8 +18,9 @@ Application = Callable[[Environ, StartResponse], HttpResponseBase]
 
 # Answers remembered in a process, some 60 KB each.
 _CAPACITY = 500
-# How Django's side tells that it answered from the database, and for how long that is good.
-_HIT = re.compile(r"Filmosphere; hit; ttl=([0-9]+)")
+# How Django's side tells that it answered from the database, and for how long that is good; a copy
+# past its time is as good as ever. With all sources gone, to make one takes ten times a hit.
+_HIT = re.compile(r"Filmosphere; hit; (?:ttl=(?P<seconds>[0-9]+)|detail=stale)")
 
 _Key = tuple[str | None, str, bool, str | None]
 
@@ -69,7 +70,7 @@ class HotFilms:
         found = _HIT.fullmatch(response.get("Cache-Status", ""))
         # What is asked after versions of the caller's own making is not worth the room.
         is_usual = response.status_code == (304 if key[3] else 200)
-        lasts = found is not None and int(found[1]) > self._seconds
+        lasts = found is not None and float(found["seconds"] or "inf") > self._seconds
         if is_usual and lasts and isinstance(response, HttpResponse):
             self._remember(key, response)
         return response
