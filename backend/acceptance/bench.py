@@ -119,9 +119,9 @@ def cold(folder: Path, settings: dict[str, str], sandbox: Sandbox, url: str) -> 
 
 
 def ten_calls(sandbox_url: str, imdb_id: str) -> float:
-    """Seconds for the calls of one film, each chain in a thread with an `httpx.Client` of its own.
+    """Seconds for calls that wait like those of one film, a thread and an `httpx.Client` a chain.
 
-    Nothing is decoded, merged or stored: less than this no client can take.
+    Nothing is decoded, merged or stored, and what is answered does not matter.
     """
     imdb = f"{sandbox_url}/imdbapi/titles/{imdb_id}"
     parts = ("", "/credits", "/images", "/videos", "/parentsGuide", "/certificates")

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
-# What most answers say by themselves.
+# What the answers for films say by themselves.
 VARY = "Accept-Encoding, Origin"
 
 
@@ -16,6 +16,8 @@ class CrossOriginMiddleware(CorsMiddleware):
 
     Them it only tells that another one may be answered otherwise.
     """
+
+    async_capable = False
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer, with the CORS headers that the origin is allowed."""

@@ -302,7 +302,8 @@ class TrailerSerializer(SourceShape):
 class StreamingSourceSerializer(SourceShape):
     """An offer: a service has a row for each type, format and price.
 
-    An address is one only where it begins with `http`: some plans hold a sentence there.
+    `web_url` is an address or null. The others are links of apps, or a sentence where the plan has
+    none of them.
     """
 
     source_id = serializers.IntegerField(help_text="Of the service.")
@@ -313,7 +314,7 @@ class StreamingSourceSerializer(SourceShape):
     region = serializers.CharField(help_text="ISO 3166-1 alpha-2.")
     ios_url = LinkField(allow_null=True)
     android_url = LinkField(allow_null=True)
-    web_url = LinkField(allow_null=True)
+    web_url = AddressField(allow_null=True)
     tvos_url = LinkField(allow_null=True)
     android_tv_url = LinkField(allow_null=True)
     roku_url = LinkField(allow_null=True)

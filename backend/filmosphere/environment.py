@@ -79,9 +79,11 @@ class Environment:
             raise ImproperlyConfigured(f"{name} must be a number over 0 and at most {maximum:g}")
         return float(value)
 
-    def seconds_or_none(self, name: str, default: float) -> float:
+    def seconds_or_none(self, name: str, default: float, *, maximum: float) -> float:
         """Return a number of seconds as `seconds` does, or 0 for never."""
-        return 0.0 if self.text(name, str(default)) == "0" else self.seconds(name, default)
+        if self.text(name, str(default)) == "0":
+            return 0.0
+        return self.seconds(name, default, maximum=maximum)
 
     def choice(self, name: str, default: str, options: tuple[str, ...]) -> str:
         """Return one of `options`, compared without regard to case."""

@@ -71,7 +71,7 @@ OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=256)
 # --- What is kept, and for how long -----------------------------------------------------------
 
 CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
-HOT_SECONDS = env.seconds_or_none("HOT_SECONDS", 1)
+HOT_SECONDS = env.seconds_or_none("HOT_SECONDS", 1, maximum=10)
 PARTIAL_RETRY = timedelta(seconds=env.seconds("PARTIAL_RETRY_SECONDS", 300))
 # Of the movies that Cinemix keeps.
 MOVIE_CACHE_TTL = timedelta(seconds=env.integer("CACHE_TTL", 3600, minimum=1))
@@ -154,7 +154,8 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
 ]
 
-# They come out at the first middleware, which answers for them in JSON, in debug too.
+# What a middleware did not foresee comes out at the first one, which answers for it in JSON:
+# Django's own page for it is HTML.
 DEBUG_PROPAGATE_EXCEPTIONS = True
 
 ROOT_URLCONF = "filmosphere.urls"

@@ -18,6 +18,8 @@ Application = Callable[[Environ, StartResponse], HttpResponseBase]
 
 # Answers remembered in a process, some 60 KB each.
 _CAPACITY = 500
+# Callers write these headers, and so say how much room a key takes.
+_LONGEST_KEY = 300
 # How Django's side tells that it answered from the database, and for how long that is good; a copy
 # past its time is as good as ever. With all sources gone, to make one takes ten times a hit.
 _HIT = re.compile(r"Filmosphere; hit; (?:ttl=(?P<seconds>[0-9]+)|detail=stale)")
@@ -66,13 +68,16 @@ class HotFilms:
         until, answer = self._answers.get(key, _COLD)
         if answer and self._clock() < until:
             return _repeat(answer, environ, start_response)
+        asked_at = self._clock()
         response = self._application(environ, start_response)
         found = _HIT.fullmatch(response.get("Cache-Status", ""))
         # What is asked after versions of the caller's own making is not worth the room.
         is_usual = response.status_code == (304 if key[3] else 200)
         lasts = found is not None and float(found["seconds"] or "inf") > self._seconds
-        if is_usual and lasts and isinstance(response, HttpResponse):
-            self._remember(key, response)
+        # An answer that tells of the caller's limits is for nobody else.
+        is_for_all = "X-RateLimit-Limit" not in response
+        if is_usual and lasts and is_for_all and isinstance(response, HttpResponse):
+            self._remember(key, response, until=asked_at + self._seconds)
         return response
 
     def _key(self, environ: Environ) -> _Key | None:
@@ -83,10 +88,12 @@ class HotFilms:
         match = self._path.fullmatch(environ["PATH_INFO"])
         if match is None:
             return None
-        asked_after = environ.get("HTTP_IF_NONE_MATCH")
-        return environ.get("HTTP_HOST"), match[1], accepts_gzip(environ), asked_after
+        host, asked_after = environ.get("HTTP_HOST"), environ.get("HTTP_IF_NONE_MATCH")
+        if len(host or "") + len(asked_after or "") > _LONGEST_KEY:
+            return None
+        return host, match[1], accepts_gzip(environ), asked_after
 
-    def _remember(self, key: _Key, response: HttpResponse) -> None:
+    def _remember(self, key: _Key, response: HttpResponse, *, until: float) -> None:
         if len(self._answers) >= _CAPACITY:
             # What is still in use is back within a query.
             self._answers.clear()
@@ -96,7 +103,10 @@ class HotFilms:
             body=response.content,
             film=key[1],
         )
-        self._answers[key] = (self._clock() + self._seconds, answer)
+        last, _ = self._answers.get(key, _COLD)
+        # One that took longer to make may be of an older film.
+        if until >= last:
+            self._answers[key] = (until, answer)
 
 
 def _repeat(answer: _Answer, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

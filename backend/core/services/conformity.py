@@ -13,8 +13,12 @@ from core.source_shapes import AddressField, CountField, LinkField, SourceShape
 logger = logging.getLogger(__name__)
 
 _LONGEST_URL = 2000
-# Schemes with which a link is a program or a page of its own making.
-_SCRIPT = re.compile(r"[\x00-\x20]*(?:javascript|data|vbscript)\s*:", re.IGNORECASE)
+# Clients read whole numbers into 32 bits.
+_LARGEST_INTEGER = 2**31 - 1
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+# Schemes with which a link is a program or a page of its own making. Browsers look past blanks.
+_SCRIPT = re.compile(r"(?:javascript|data|vbscript):", re.IGNORECASE)
+_BLANKS = re.compile(r"[\x00-\x20]+")
 
 # Takes a value, returns it, or what is left of it without what is unfit, or `_UNFIT`.
 _Check = Callable[[Any], Any]
@@ -93,17 +97,26 @@ def _one_of(*types: type) -> _Check:
 
 
 def _address(value: Any) -> Any:
-    is_address = (
-        isinstance(value, str)
-        and len(value) <= _LONGEST_URL
-        and value.startswith(("http://", "https://"))
-    )
+    is_address = isinstance(value, str) and len(value) <= _LONGEST_URL and _WEB.match(value)
     return value if is_address else _UNFIT
 
 
 def _link(value: Any) -> Any:
-    is_harmless = isinstance(value, str) and len(value) <= _LONGEST_URL and not _SCRIPT.match(value)
-    return value if is_harmless else _UNFIT
+    if not isinstance(value, str) or len(value) > _LONGEST_URL:
+        return _UNFIT
+    return _UNFIT if _SCRIPT.match(_BLANKS.sub("", value)) else value
+
+
+def _integer(value: Any) -> Any:
+    # For Python, true is a number.
+    is_integer = type(value) is int and abs(value) <= _LARGEST_INTEGER
+    return value if is_integer else _UNFIT
+
+
+def _count(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[0-9]{1,18}", value) else None
+    return value if type(value) is int else None
 
 
 # Some are texts too: the narrower ones go first.
@@ -111,8 +124,8 @@ _CHECKS: dict[type[serializers.Field[Any, Any, Any, Any]], _Check] = {
     AddressField: _address,
     LinkField: _link,
     serializers.CharField: _one_of(str),
-    serializers.IntegerField: _one_of(int),
+    serializers.IntegerField: _integer,
     serializers.FloatField: _one_of(float, int),
     serializers.BooleanField: _one_of(bool),
-    CountField: _one_of(int, str, type(None)),
+    CountField: _count,
 }

@@ -59,6 +59,7 @@ def test_what_does_not_conform_is_told_once(caplog: pytest.LogCaptureFixture) ->
         ({"rating": [8]}, {}),
         ({"rating": None}, {}),
         ({"startYear": None}, {}),
+        ({"startYear": 10**30}, {}),
         ({"genres": ["Drama", 5, None]}, {"genres": ["Drama"]}),
         ({"genres": "Drama"}, {}),
         ({"directors": [{"id": "nm1"}, "x", {"id": 7}]}, {"directors": [{"id": "nm1"}, {}]}),
@@ -107,6 +108,13 @@ def test_a_count_comes_in_two_types(views: Any) -> None:
     assert conforming(trailer, TrailerSerializer, source="kinocheck") is trailer
 
 
+@pytest.mark.parametrize("views", ["many", "", -1.5, True, [], "1" * 40])
+def test_what_is_no_count_is_null(views: Any) -> None:
+    trailer = {"youtube_video_id": "x", "views": views}
+
+    assert conforming(trailer, TrailerSerializer, source="kinocheck")["views"] is None
+
+
 def test_rows_of_a_bare_list_are_looked_at_too() -> None:
     assert offers([OFFER, {**OFFER, "price": "free"}]) == [OFFER, OFFER]
 
@@ -121,7 +129,29 @@ def test_a_link_may_have_a_scheme_of_its_own_or_be_words(link: str | None) -> No
 
 
 @pytest.mark.parametrize(
-    "link", ["javascript:alert(1)", " \tJavaScript :alert(1)", "data:text/html,x", "VBScript:x", 5]
+    "link",
+    [
+        "javascript:alert(1)",
+        " \tJavaScript :alert(1)",
+        "data:text/html,x",
+        "VBScript:x",
+        "java\tscript:x",
+        "java\nscript:x",
+        5,
+        "x" * 2001,
+    ],
 )
 def test_a_link_that_runs_in_the_page_is_null(link: Any) -> None:
-    assert offers([{**OFFER, "web_url": link}]) == [{**OFFER, "web_url": None}]
+    assert offers([{**OFFER, "ios_url": link}]) == [{**OFFER, "ios_url": None}]
+
+
+def test_a_page_of_an_offer_is_an_address_or_null() -> None:
+    rows = offers([{**OFFER, "web_url": "Deeplinks available for paid plans only."}])
+
+    assert rows == [{**OFFER, "web_url": None}]
+
+
+def test_a_scheme_may_be_in_capitals() -> None:
+    offer = {**OFFER, "web_url": "HTTPS://s.example/1"}
+
+    assert offers([offer]) == [offer]

@@ -173,7 +173,8 @@ class FanOut:
         self._release_connection()
         beat_at = time.monotonic() + HEARTBEAT_SECONDS
         while pending and time_left(1) > 0:
-            # Only what fails can be news that others must hear of at once.
+            # What fails can be news that others must hear of at once. That a source is back can
+            # wait for the next beat.
             _, pending = wait(pending, time_left(HEARTBEAT_SECONDS), FIRST_EXCEPTION)
             if self._budgets.has_news or time.monotonic() >= beat_at:
                 self._report(heartbeat)

@@ -147,10 +147,12 @@ def test_whole_answers_to_versions_that_callers_make_up_take_no_room():
         Django(**{"Cache-Status": "Filmosphere; fwd=miss; stored; ttl=500"}),
         Django(**{"Cache-Status": ""}),
         Django(status=503, **{"Cache-Status": ""}),
+        # The caller was counted: it is their limit that this tells of.
+        Django(**{"X-RateLimit-Limit": "60"}),
         # It would be past its time before we forget it.
         Django(**{"Cache-Status": "Filmosphere; hit; ttl=1"}),
     ],
-    ids=["fetched", "none", "error", "expiring"],
+    ids=["fetched", "none", "error", "counted", "expiring"],
 )
 def test_only_hits_that_last_are_repeated(django):
     house = House(django)
@@ -171,6 +173,8 @@ def test_only_hits_that_last_are_repeated(django):
         {"path": "/api/search"},
         {"path": f"{FILM}\n"},
         {"origin": "https://app.example"},
+        {"host": "localhost:" + "0" * 300},
+        {"if_none_match": '"x", ' * 100},
     ],
 )
 def test_all_else_is_left_to_the_application(other):
@@ -190,6 +194,25 @@ def test_a_crawl_does_not_fill_the_memory():
         house.get(f"/api/films/tt{number}")
 
     assert len(house.hot._answers) <= 500
+
+
+def test_an_answer_that_took_long_does_not_replace_a_newer_one():
+    django = Django()
+    house = House(django)
+    make = django.__call__
+
+    def overtaken(environ, start_response):
+        # While this one is made, another reader asks and gets theirs.
+        slow = make(environ, start_response)
+        house.time = 0.5
+        house.hot._application = make
+        assert house.get()[2] == b"answer 2"
+        return slow
+
+    house.hot._application = overtaken
+    house.get()
+
+    assert house.get()[2] == b"answer 2"
 
 
 def test_the_log_tells_of_a_repeated_answer_like_of_any_other(caplog):
