@@ -19,6 +19,7 @@ from core.docs_page import DocsView, SchemaView
 from core.health import HealthView, ReadinessView
 from core.metrics_view import MetricsView
 from filmosphere import wiring
+from filmosphere.startup import is_stopping
 from films.urls import film_paths
 
 urlpatterns = [
@@ -33,7 +34,10 @@ urlpatterns = [
     *both_forms("api/schema", SchemaView.as_view()),
     *both_forms("api/docs", DocsView.as_view(url="/api/schema")),
     *both_forms("healthz", HealthView.as_view()),
-    *both_forms("readyz", ReadinessView.as_view(get_upstreams=wiring.upstreams)),
+    *both_forms(
+        "readyz",
+        ReadinessView.as_view(get_upstreams=wiring.upstreams, is_stopping=is_stopping),
+    ),
     *both_forms("metrics", MetricsView.as_view()),
     re_path("", unknown_route),
 ]

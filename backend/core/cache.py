@@ -1,10 +1,12 @@
 """Django's cache, in a Redis that may die."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, cast
 
 import redis
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient, RedisSerializer
 from django.core.exceptions import ImproperlyConfigured
 
@@ -12,14 +14,15 @@ from core.redis import NoRedisError, configured_redis
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_MOST_IN_MEMORY = 10_000
 
 
 class ForgivingRedisCache(RedisCache):
-    """Django's Redis cache, except that what Redis fails to do is a logged miss, no exception.
+    """Django's Redis cache, and what Redis fails to do is logged and done in the process's memory.
 
-    It is in the Redis of `core.redis`, which everybody in the process shares: once one of them
-    found it away, nobody waits for it. Whatever cannot be read back is a miss too.
+    So limits still count while it is away, each process for itself. It is in the Redis of
+    `core.redis`, which everybody in the process shares: once one of them found it away, nobody
+    waits for it. Whatever cannot be read back is a miss.
     """
 
     def __init__(self, server: str, params: dict[str, Any]) -> None:
@@ -38,58 +41,68 @@ class _ForgivingClient(RedisCacheClient):
         if shared is None:
             raise ImproperlyConfigured("the cache is to be in Redis, but REDIS_URL is empty")
         self._redis = shared
+        # Its keys come made.
+        self._memory = LocMemCache(
+            "while Redis is away",
+            {"KEY_FUNCTION": lambda key, *_: key, "OPTIONS": {"MAX_ENTRIES": _MOST_IN_MEMORY}},
+        )
 
     def get_client(self, key: Any = None, *, write: bool = False) -> redis.Redis:
         return self._redis.client
 
     def add(self, key: Any, value: Any, timeout: Any) -> bool:
-        return self._forgiven(False, super().add, key, value, timeout)
+        return bool(self._done("add", key, value, timeout))
 
     def get(self, key: Any, default: Any) -> Any:
-        return self._forgiven(default, super().get, key, default)
+        return self._done("get", key, default)
 
     def set(self, key: Any, value: Any, timeout: Any) -> None:
-        self._forgiven(None, super().set, key, value, timeout)
+        self._done("set", key, value, timeout)
 
     def touch(self, key: Any, timeout: Any) -> bool:
-        return self._forgiven(False, super().touch, key, timeout)
+        return bool(self._done("touch", key, timeout))
 
     def delete(self, key: Any) -> bool:
-        return self._forgiven(False, super().delete, key)
+        return bool(self._done("delete", key))
 
     def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        return self._forgiven({}, super().get_many, keys)
+        return cast(dict[Any, Any], self._done("get_many", list(keys)))
 
     def has_key(self, key: Any) -> bool:
-        return self._forgiven(False, super().has_key, key)
+        return bool(self._done("has_key", key))
 
     def incr(self, key: Any, delta: int) -> Any:
-        try:
-            return self._redis.run(lambda _: super(_ForgivingClient, self).incr(key, delta))
-        except NoRedisError as exc:
-            # What every cache of Django says to a key that is not there.
-            raise ValueError(f"Key '{key}' not found.") from exc
+        return self._done("incr", key, delta)
 
     def set_many(self, data: Mapping[Any, Any], timeout: Any) -> None:
-        self._forgiven(None, super().set_many, data, timeout)
+        self._done("set_many", data, timeout)
 
     def delete_many(self, keys: Iterable[Any]) -> None:
-        self._forgiven(None, super().delete_many, keys)
+        self._done("delete_many", list(keys))
 
     def delete_matching(self, pattern: str) -> None:
         def delete_all(client: redis.Redis) -> None:
             for key in client.scan_iter(match=pattern, count=1000):
                 client.delete(key)
 
-        self._forgiven(None, delete_all, self._redis.client)
-
-    def _forgiven(self, otherwise: T, method: Callable[..., T], *arguments: Any) -> T:
+        self._memory.clear()
         try:
-            return self._redis.run(lambda _: method(*arguments))
+            self._redis.run(delete_all)
         except NoRedisError as exc:
-            # A cache is never the only copy: its caller goes on as with an empty one.
-            logger.warning("cache failed", extra={"outcome": str(exc)})
-            return otherwise
+            _tell(exc)
+
+    def _done(self, method: str, *arguments: Any) -> Any:
+        """Return what the method of that name does, in Redis or else in memory."""
+        in_redis = partial(getattr(super(), method), *arguments)
+        try:
+            return self._redis.run(lambda _: in_redis())
+        except NoRedisError as exc:
+            _tell(exc)
+            return getattr(self._memory, method)(*arguments)
+
+
+def _tell(exc: NoRedisError) -> None:
+    logger.warning("cache failed", extra={"outcome": str(exc)})
 
 
 class _Serializer(RedisSerializer):

@@ -4,7 +4,7 @@ import logging
 import math
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError
 from django.http import Http404, HttpResponse
 from rest_framework.exceptions import APIException, Throttled
 from rest_framework.response import Response
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 # How soon to come back where nobody knows better.
 DEFAULT_RETRY_AFTER = 5.0
 
+# Lost, or of no use right now: a standby that takes no writes (InternalError), or one whose tables
+# nobody made yet (ProgrammingError).
+DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, ProgrammingError)
 _NO_DATABASE = "The database cannot be reached right now."
 # Each request meets the same lost database; one line a second tells enough.
 _outage = Seldom(seconds=1.0)
@@ -41,8 +44,7 @@ def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
         return _error(429 if exc.is_callers_fault else 503, str(exc), exc.retry_after)
     if isinstance(exc, UpstreamError):
         return _upstream_error(exc)
-    # The last one: tables are missing, nobody ran the migrations yet.
-    if isinstance(exc, OperationalError | InterfaceError | ProgrammingError):
+    if isinstance(exc, DATABASE_FAULTS):
         _log_outage(exc)
         return _error(503, _NO_DATABASE, DEFAULT_RETRY_AFTER)
     if isinstance(exc, Http404):

@@ -26,10 +26,16 @@ class ReadinessView(JSONView):
     """The process can do its work; `get_upstreams` tells how each source stands."""
 
     get_upstreams: Callable[[], Mapping[str, str]] = staticmethod(dict)
+    is_stopping: Callable[[], bool] = staticmethod(bool)
 
     @openapi.get_readiness
     def get(self, request: Request) -> Response:
-        """Answer 200 where the database can be reached and has every migration, else 503."""
+        """Answer 200 where the database can be reached and has every migration, else 503.
+
+        503 too where the process is about to be stopped.
+        """
+        if self.is_stopping():
+            return _not_ready("The process is about to stop.")
         try:
             executor = MigrationExecutor(connection)
             pending = executor.migration_plan(executor.loader.graph.leaf_nodes())

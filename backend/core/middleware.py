@@ -11,7 +11,7 @@ from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 
 from core import metrics
-from core.api import json_error
+from core.api import json_error, unknown_route
 from core.utils.logging import correlation_id, film_id
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,9 @@ class RequestContextMiddleware:
             request.get_host()
         except DisallowedHost:
             return json_error(400, "This service does not answer to that host name.")
+        if not request.path_info.startswith("/"):
+            # `OPTIONS *`, for which Django has a page of its own.
+            return unknown_route(request)
         try:
             return self._get_response(request)
         # It comes from another middleware; Django's own page for it is HTML.

@@ -1,19 +1,32 @@
 """Start the service: `python -m filmosphere.serve`, as `make run` and the image do."""
 
+import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 from django.conf import settings
 from django.db import connection
+from django.utils.log import configure_logging
 from granian import Granian
 from granian.constants import Interfaces
 
-from filmosphere.startup import REDIS_WAS_THERE, load_settings_or_exit, reach_redis_or_exit
+from filmosphere.startup import (
+    REDIS_WAS_THERE,
+    STOPPING,
+    load_settings_or_exit,
+    reach_redis_or_exit,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -23,9 +36,10 @@ def main() -> None:
     os.environ[REDIS_WAS_THERE] = "yes"
     # The workers read the settings again: they must find the key that was made for this run.
     os.environ["DJANGO_SECRET_KEY"] = settings.SECRET_KEY
-    with sandbox(), shared_metrics():
+    with sandbox(), shared_metrics(), tempfile.TemporaryDirectory() as folder:
+        os.environ[STOPPING] = str(Path(folder) / "stopping")
         print(banner(), flush=True)
-        Granian(
+        server = Granian(
             "filmosphere.wsgi:application",
             address=settings.HOST,
             port=settings.PORT,
@@ -36,7 +50,32 @@ def main() -> None:
             # A request takes no longer than this; a worker that is still there then hangs.
             workers_kill_timeout=math.ceil(settings.FETCH_DEADLINE) + 2,
             log_access=False,
-        ).serve()
+        )
+        server.on_startup(drain_on_sigterm)
+        server.serve()
+
+
+def drain_on_sigterm() -> None:
+    """Let SIGTERM stop the server only when balancers had time to see that it is not ready.
+
+    A second one stops it at once, as Ctrl-C does.
+    """
+    stop = signal.getsignal(signal.SIGTERM)
+    if not settings.DRAIN_SECONDS or not callable(stop):
+        return
+    # This process only starts others, which have a log of their own.
+    configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
+
+    def drain(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, stop)
+        Path(os.environ[STOPPING]).touch()
+        fields = {"outcome": "shutdown", "seconds": settings.DRAIN_SECONDS}
+        logger.info("no longer ready, about to stop", extra=fields)
+        timer = threading.Timer(settings.DRAIN_SECONDS, stop, (signum, frame))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, drain)
 
 
 def banner() -> str:

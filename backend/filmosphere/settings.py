@@ -115,6 +115,7 @@ if SANDBOX and HOST not in {"127.0.0.1", "localhost", "::1"}:
 WORKERS = env.integer("WORKERS", 1, minimum=1, maximum=64)
 BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=2, maximum=512)
 # Below the number of threads, so that films in the cache never wait for films that are not.
+DRAIN_SECONDS = env.seconds_or_none("DRAIN_SECONDS", 2, maximum=60)
 COLD_CONCURRENCY = env.integer(
     "COLD_CONCURRENCY", max(1, BLOCKING_THREADS * 3 // 4), minimum=1, maximum=BLOCKING_THREADS - 1
 )
@@ -214,7 +215,12 @@ else:
     _given = _database.get("OPTIONS")
     _given = _given if isinstance(_given, dict) else {}
     # What DATABASE_URL says after its question mark, such as sslmode=require, holds.
-    _database["OPTIONS"] = {"connect_timeout": 2, "application_name": "filmosphere"} | _given
+    _database["OPTIONS"] = {
+        "connect_timeout": 2,
+        # A server that vanished without a word, as in a failover, is given up after 3 s.
+        "tcp_user_timeout": 3000,
+        "application_name": "filmosphere",
+    } | _given
     if QUERY_TIMEOUT_MS and "options" not in _given:
         # The last one frees what a process holds that was paused in the middle of a transaction.
         SERVING_DATABASE_OPTIONS["options"] = (
@@ -237,7 +243,13 @@ if REDIS_URL:
         "default": {"BACKEND": "core.cache.ForgivingRedisCache", "LOCATION": REDIS_URL}
     }
 else:
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            # By default it forgets a third of what it counts for callers past the 300th.
+            "OPTIONS": {"MAX_ENTRIES": 10_000},
+        }
+    }
 
 # --- REST framework ---------------------------------------------------------------------------
 
@@ -343,7 +355,7 @@ LOGGING = {
     },
     "handlers": {
         "stderr": {
-            "class": "logging.StreamHandler",
+            "class": "core.utils.logging.SheddingHandler",
             "formatter": LOG_FORMAT,
             "filters": ["context"],
         },

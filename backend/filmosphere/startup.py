@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import cast
 
 import redis
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 # Set for server processes by whoever started them and asked Redis already: one that is replaced
 # later must come up even if Redis has died meanwhile.
 REDIS_WAS_THERE = "FILMOSPHERE_REDIS_WAS_THERE"
+# Names a file that whoever started the server processes makes before it stops them.
+STOPPING = "FILMOSPHERE_STOPPING"
 # gunicorn takes this status to mean that starting another worker is of no use.
 NO_REDIS = 3
 
@@ -35,6 +38,11 @@ def load_settings_or_exit(*, serves: bool = False) -> None:
     if serves:
         options = cast("dict[str, object]", settings.DATABASES["default"]["OPTIONS"])
         options.update(settings.SERVING_DATABASE_OPTIONS)
+
+
+def is_stopping() -> bool:
+    """Whether this process is about to be stopped, and should get no more requests."""
+    return Path(os.environ[STOPPING]).exists() if STOPPING in os.environ else False
 
 
 def reach_redis_or_exit() -> None:

@@ -18,6 +18,7 @@ Application = Callable[[Environ, StartResponse], HttpResponseBase]
 
 # Answers remembered in a process, some 60 KB each.
 _CAPACITY = 500
+_LARGEST_BODY = 300_000
 # Callers write these headers, and so say how much room a key takes.
 _LONGEST_KEY = 300
 # How Django's side tells that it answered from the database, and for how long that is good; a copy
@@ -94,6 +95,8 @@ class HotFilms:
         return host, match[1], accepts_gzip(environ), asked_after
 
     def _remember(self, key: _Key, response: HttpResponse, *, until: float) -> None:
+        if len(response.content) > _LARGEST_BODY:
+            return
         if len(self._answers) >= _CAPACITY:
             # What is still in use is back within a query.
             self._answers.clear()

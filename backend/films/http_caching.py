@@ -80,6 +80,8 @@ def _cache_control(answer: FilmAnswer) -> str:
 def _cache_status(answer: FilmAnswer) -> str:
     if answer.origin is Origin.FETCHED:
         return f"Filmosphere; fwd=miss; stored; ttl={answer.fresh_for}"
+    if answer.origin is Origin.UNSTORED:
+        return "Filmosphere; fwd=miss"
     if answer.origin is Origin.STALE:
         return "Filmosphere; hit; detail=stale"
     return f"Filmosphere; hit; ttl={answer.fresh_for}"

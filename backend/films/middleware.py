@@ -3,10 +3,9 @@
 import re
 from collections.abc import Callable
 
-from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.http import HttpRequest, HttpResponse
 
-from core.exception_handler import database_unavailable
+from core.exception_handler import DATABASE_FAULTS, database_unavailable
 from films.http_caching import accepts_gzip, film_response
 from films.services.film_aggregator import FilmAggregatorService
 
@@ -36,7 +35,7 @@ class CachedFilmMiddleware:
     def _hit(self, request: HttpRequest, imdb_id: str) -> HttpResponse | None:
         try:
             answer = self._get_aggregator().hit(imdb_id, gzipped=accepts_gzip(request.META))
-        except (OperationalError, InterfaceError, ProgrammingError) as exc:
+        except DATABASE_FAULTS as exc:
             # The view would wait for the same database once more.
             return database_unavailable(exc)
         if answer is None:

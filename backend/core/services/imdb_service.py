@@ -9,6 +9,7 @@ from typing import Any
 
 from core import source_shapes as shapes
 from core.errors import UpstreamError, UpstreamNotFound, UpstreamRateLimited
+from core.imdb_id import is_imdb_id
 from core.services.conformity import conforming
 from core.services.upstream import UpstreamService, path_segment
 from core.services.upstream_status import SettingNames, UpstreamStatus
@@ -35,13 +36,16 @@ class IMDbService(UpstreamService):
     def search(self, query: str) -> list[dict[str, Any]]:
         """Return up to 20 titles that match, best first; `[]` where none does.
 
-        Each has `id` and, where known, `type`, `primaryTitle`, `originalTitle`, `primaryImage`
-        (`{url, width, height}`), `startYear`, `endYear`, `rating`.
+        Each has an `id` that is an IMDb id and, where known, `type`, `primaryTitle`,
+        `originalTitle`, `primaryImage` (`{url, width, height}`), `startYear`, `endYear`, `rating`.
         Source: `GET /search/titles`.
         """
         answer = self._ask("/search/titles", {"query": query, "limit": _SEARCH_RESULTS})
-        titles = self._rows_of(answer, "titles")
-        return [title for title in titles if isinstance(title.get("id"), str)]
+        titles: list[dict[str, Any]] = conforming(
+            self._rows_of(answer, "titles"), shapes.TitleSerializer, source=self.source
+        )
+        found = [title for title in titles if is_imdb_id(title.get("id"))]
+        return found[: int(_SEARCH_RESULTS)]
 
     def get_metadata(self, imdb_id: str) -> dict[str, Any]:
         """Return the title itself: at least `id` (the one asked for) and `primaryTitle`.

@@ -1,6 +1,7 @@
 """OMDb: one title, or titles by text (https://www.omdbapi.com)."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from core.services.upstream_status import SettingNames, UpstreamStatus
 
 # "Inception": OMDb has read it.
 _WELL_KNOWN = "tt1375666"
+# So many titles are on a page of its search.
+_PAGE_SIZE = 10
 # A title that OMDb has not read yet takes it longer than minutes.
 _UNREAD_REST = 3600.0
 # A key that is refused is not tried again for so long, and a missing one does not come faster.
@@ -95,7 +98,8 @@ class OmdbService(UpstreamService):
             return [], "0"
         rows = self._rows(answer.get("Search"))
         total = answer.get("totalResults")
-        return rows, str(total) if isinstance(total, str | int) else str(len(rows))
+        is_total = re.fullmatch(r"[0-9]{1,9}", str(total), re.ASCII)
+        return rows[:_PAGE_SIZE], str(total) if is_total else str(len(rows))
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Return what the status alone says; OMDb says most things in the body instead."""

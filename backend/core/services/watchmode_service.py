@@ -63,7 +63,10 @@ class WatchmodeService(UpstreamService):
         for title in self._rows_of(answer, "title_results", beside=("people_results",)):
             # Every field of a result is optional, its IMDb id too.
             if title.get("imdb_id") in (None, imdb_id) and _is_number(title.get("id")):
-                return int(title["id"])
+                number = int(title["id"])
+                # What no column can hold is no number of theirs.
+                if 0 < number < 2**63:
+                    return number
         return None
 
     def get_streaming_sources(self, watchmode_id: int) -> list[dict[str, Any]]:

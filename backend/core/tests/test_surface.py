@@ -207,6 +207,15 @@ def test_a_bug_is_500_as_json_and_logged_with_its_traceback(
 
 
 @pytest.mark.usefixtures("_debug")
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_target_that_is_no_path_is_404_as_json(method: str) -> None:
+    # The client of the tests cannot send `OPTIONS *`.
+    answer = Client().generic(method, "/", PATH_INFO="*")
+
+    assert_error(answer, 404)
+
+
+@pytest.mark.usefixtures("_debug")
 def test_a_bug_in_a_middleware_is_500_as_json_too(log: LogText) -> None:
     faulty = "core.tests.urls_that_crash.FaultyMiddleware"
     with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, faulty]):
@@ -233,6 +242,7 @@ def test_a_bug_in_a_middleware_is_500_as_json_too(log: LogText) -> None:
         ("database", 503, "5"),
         ("connection", 503, "5"),
         ("not-migrated", 503, "5"),
+        ("read-only", 503, "5"),
     ],
 )
 def test_every_error_has_its_status_and_one_shape(

@@ -3,7 +3,7 @@
 from typing import Any, NoReturn
 
 from django.core.exceptions import SuspiciousOperation
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError
 from django.http import HttpRequest
 from django.urls import include, path
 from rest_framework.exceptions import Throttled
@@ -33,6 +33,7 @@ ERRORS = {
     "deadline": DeadlineExceeded("imdbapi", "deadline"),
     "database": OperationalError("connection to server at 10.0.0.1 failed"),
     "connection": InterfaceError("connection already closed"),
+    "read-only": InternalError("cannot execute INSERT in a read-only transaction"),
     "not-migrated": ProgrammingError('relation "films_film" does not exist'),
     "throttled": Throttled(wait=7.5),
     "suspicious": SuspiciousOperation("too many fields"),

@@ -127,7 +127,12 @@ def server(folder: Path, **settings: str) -> Iterator[Server]:
     port = free_port()
     log = folder / f"server-{port}.log"
     environment = bare_environment(
-        **{"PORT": str(port), "SANDBOX_PORT": str(free_port()), **settings}
+        **{
+            "PORT": str(port),
+            "SANDBOX_PORT": str(free_port()),
+            "DRAIN_SECONDS": "0",
+            **settings,
+        }
     )
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -16,14 +16,15 @@ FILM = "tt1375666"
 PAYLOAD = {"imdb_id": FILM, "title": "Inception", "metadata": {}, "warnings": []}
 
 
+# Not in a transaction: between requests Django closes a connection that is in one.
 @pytest.fixture
-def application(settings, db):
+def application(settings, transactional_db):
     settings.HOT_SECONDS = 5.0
     return hot_films(get_wsgi_application())
 
 
 @pytest.fixture
-def _stored(db):
+def _stored(transactional_db):
     FilmCacheService(ttl=timedelta(hours=24)).save_cache(FILM, PAYLOAD)
 
 

@@ -345,6 +345,25 @@ def test_a_server_that_is_told_to_end_while_sources_hang_ends(tmp_path, django_d
                 future.result()
 
 
+def test_a_server_that_is_told_to_end_is_not_ready_first_and_answers_meanwhile(
+    tmp_path, django_db_blocker, sandbox
+):
+    with (
+        django_db_blocker.unblock(),
+        house(tmp_path, sandbox, count=1, DRAIN_SECONDS="1.5") as single,
+    ):
+        running = single.servers[0]
+        assert running.get("/readyz").status == 200
+
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: running.get("/readyz").status == 503)
+
+        assert running.get("/readyz").json["message"] == "The process is about to stop."
+        assert running.get(FILM).status == 200
+        assert running.process.wait(timeout=10) == 0
+        assert '"outcome": "shutdown"' in running.output
+
+
 # The database
 
 

@@ -87,10 +87,13 @@ class FanOut:
         *,
         number: WatchmodeNumber,
         known_film: bool,
+        needs_metadata: bool = False,
         in_background: bool = False,
         heartbeat: Callable[[], object] = lambda: None,
     ) -> dict[str, Outcome]:
         """Return the answer or the `UpstreamError` of each of `sections`, by its name.
+
+        Where the film `needs_metadata`, nobody waits for the rest once that has failed.
 
         Ends with the current deadline: what is not there by then is `DeadlineExceeded`.
         `heartbeat` is called about twice a second, in this thread.
@@ -119,7 +122,8 @@ class FanOut:
             futures[name] = self._submit(
                 name, partial(fetches[name], imdb_id), in_background=in_background
             )
-        self._await(futures, heartbeat)
+        decisive = futures.get(METADATA.name) if needs_metadata else None
+        self._await(futures, heartbeat, decisive)
         for name in wanted:
             if name not in outcomes:
                 outcomes[name] = self._outcome(futures.get(name), _SOURCES[name])
@@ -168,11 +172,16 @@ class FanOut:
             self._report(heartbeat)
         return 0
 
-    def _await(self, futures: Mapping[str, Future[Any]], heartbeat: Callable[[], object]) -> None:
+    def _await(
+        self,
+        futures: Mapping[str, Future[Any]],
+        heartbeat: Callable[[], object],
+        decisive: Future[Any] | None,
+    ) -> None:
         pending = set(futures.values())
         self._release_connection()
         beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        while pending and time_left(1) > 0:
+        while pending and time_left(1) > 0 and not _has_failed(decisive):
             # What fails can be news that others must hear of at once. That a source is back can
             # wait for the next beat.
             _, pending = wait(pending, time_left(HEARTBEAT_SECONDS), FIRST_EXCEPTION)
@@ -217,6 +226,10 @@ class FanOut:
             # Watchmode does not know the number any more: the next fetch looks it up again.
             number.is_gone = True
             return []
+
+
+def _has_failed(future: Future[Any] | None) -> bool:
+    return future is not None and future.done() and future.exception() is not None
 
 
 def _priority(name: str, *, in_background: bool) -> int:

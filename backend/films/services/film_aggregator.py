@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from core.deadline import Deadline, deadline_of, time_left
 from core.errors import (
     DeadlineExceeded,
     Overloaded,
+    UpstreamBadAnswer,
     UpstreamError,
     UpstreamNotFound,
     error_for_code,
@@ -110,6 +112,8 @@ class FilmAggregatorService:
             return copy
         entry = self._register.entry(imdb_id)
         self._raise_if_missing(entry, stored)
+        if stored is None:
+            self._raise_if_unusable(entry)
         if stored and entry.retry_at and entry.retry_at > self._now():
             return _stale(stored)
         try:
@@ -117,7 +121,7 @@ class FilmAggregatorService:
             return self._fetch_once(imdb_id, stored, looked_at)
         except UpstreamNotFound:
             raise
-        except (UpstreamError, Overloaded) as exc:
+        except (UpstreamError, Overloaded, DatabaseError, InterfaceError) as exc:
             if stored is None:
                 raise
             logger.warning("an expired film is shown", extra={"outcome": type(exc).__name__})
@@ -157,8 +161,15 @@ class FilmAggregatorService:
         fetched = self._fetcher.fetch(lease, stored)
         if fetched.is_cut_off:
             self._upkeep.complete(imdb_id)
-        origin = Origin.FETCHED if fetched.is_fresh else Origin.STALE
+        came = Origin.FETCHED if fetched.is_stored else Origin.UNSTORED
+        origin = came if fetched.is_fresh else Origin.STALE
         return FilmCopy(fetched.rendering, fetched.cached_at, origin)
+
+    def _raise_if_unusable(self, entry: FilmFetch) -> None:
+        """Ask nobody again so soon for a film of which IMDb told nonsense: nothing closes there."""
+        is_recent = entry.retry_at is not None and entry.retry_at > self._now()
+        if is_recent and entry.failure == UpstreamBadAnswer.code:
+            raise UpstreamBadAnswer(METADATA.source, "remembered")
 
     def _raise_if_missing(self, entry: FilmFetch, stored: StoredFilm | None) -> None:
         if self._fetcher.is_missing(entry, stored):

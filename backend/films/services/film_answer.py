@@ -11,10 +11,14 @@ from films.services.rendering import Rendering
 
 
 class Origin(Enum):
-    """Where an answer comes from: the cache, the sources, or the cache past its time."""
+    """Where an answer comes from: the cache, the sources, or the cache past its time.
+
+    What came from the sources may be `UNSTORED`: the database could not take it.
+    """
 
     HIT = "hit"
     FETCHED = "fetched"
+    UNSTORED = "unstored"
     STALE = "stale"
 
 

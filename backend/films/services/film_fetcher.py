@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
+from core.deadline import time_left
 from core.errors import UpstreamError, UpstreamNotFound
 from films.models import FilmFetch
 from films.services.fan_out import IN_LINE, FanOut, WatchmodeNumber
@@ -41,7 +42,8 @@ class Fetched:
     """What came of a fetch: the payload, its bytes, and since when it is good.
 
     `is_fresh` tells that metadata is news of now, or was not asked for; `is_cut_off` that sections
-    are still in line for their source. `failures` has the error of each section that failed.
+    are still in line for their source; `is_stored` that others will find it. `failures` has the
+    error of each section that failed.
     """
 
     payload: dict[str, Any]
@@ -50,6 +52,7 @@ class Fetched:
     is_fresh: bool
     is_cut_off: bool
     failures: Mapping[str, UpstreamError]
+    is_stored: bool = False
 
 
 class FilmFetcher:
@@ -93,6 +96,7 @@ class FilmFetcher:
                 sections,
                 number=number,
                 known_film=stored is not None and not spares_reserve,
+                needs_metadata=stored is None,
                 in_background=in_background,
                 heartbeat=partial(self._register.renew, lease),
             )
@@ -136,12 +140,13 @@ class FilmFetcher:
                 if isinstance(outcome, UpstreamError)
             },
         )
-        self._write(partial(self._store, lease, fetched, findings))
-        return fetched
+        is_stored = self._write(partial(self._store, lease, fetched, findings))
+        return replace(fetched, is_stored=is_stored)
 
-    def _store(self, lease: Lease, fetched: Fetched, findings: dict[str, Any]) -> None:
+    def _store(self, lease: Lease, fetched: Fetched, findings: dict[str, Any]) -> bool:
         with transaction.atomic():
-            if self._register.finish(lease, **findings):
+            is_ours = self._register.finish(lease, **findings)
+            if is_ours:
                 self._cache.store(
                     lease.imdb_id,
                     fetched.payload,
@@ -150,17 +155,24 @@ class FilmFetcher:
                 )
             else:
                 logger.warning("a newer fetch came first", extra={"outcome": "lease_lost"})
+        return is_ours
 
-    def _write(self, write: Callable[[], object]) -> None:
-        """Write, once more where that fails: what is in hand is given to the reader in any case."""
-        for outcome in ("db_retry", "not_stored"):
+    def _write(self, write: Callable[[], bool]) -> bool:
+        """Write, once more where that fails and there is time; tell whether it is written.
+
+        What is in hand is given to the reader in any case.
+        """
+        for is_last in (False, True):
             try:
-                write()
+                return write()
             except (DatabaseError, InterfaceError) as exc:
+                gives_up = is_last or time_left(1) <= 0
+                outcome = "not_stored" if gives_up else "db_retry"
                 logger.warning("a write failed", extra={"outcome": outcome}, exc_info=exc)
                 self._cache.release_connection()
-            else:
-                return
+                if gives_up:
+                    break
+        return False
 
     def _findings(self, entry: FilmFetch, metadata: Outcome) -> dict[str, Any]:
         now = self._now()

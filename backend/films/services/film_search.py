@@ -111,7 +111,7 @@ class FilmSearchService:
 
 def _cache_key(query: str) -> str:
     # Case means nothing to the source, and a key must be short and plain.
-    return f"search_{hashlib.sha256(query.casefold().encode()).hexdigest()}"
+    return f"search_{hashlib.sha256(query.lower().encode()).hexdigest()}"
 
 
 def search_result(title: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,8 +107,11 @@ class Upkeep:
         return fetched.is_cut_off
 
     def _needed(self, imdb_id: str, stored: StoredFilm, *, is_due: bool) -> Collection[str]:
-        ended_at = self._register.entry(imdb_id).ended_at
-        if not is_due and ended_at and self._now() - ended_at < self._repair_after:
+        entry, now = self._register.entry(imdb_id), self._now()
+        if not is_due and entry.ended_at and now - entry.ended_at < self._repair_after:
+            return ()
+        # Readers would not ask again so soon either.
+        if entry.retry_at and entry.retry_at > now:
             return ()
         return ALL_SECTIONS if stored.age >= refresh_age(imdb_id) else repairable(stored.payload)
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 
 from core.deadline import time_left
 from core.errors import (
@@ -94,6 +94,43 @@ class TestNegativeAnswers:
         assert house.fetch()["title"] == "Inception"
 
 
+class TestUnusableMetadata:
+    """IMDb answers for a new film, and none of it can be used: no breaker ends that."""
+
+    @pytest.fixture
+    def house(self, house):
+        house.imdb.fail(UpstreamBadAnswer("imdbapi", "bad_shape"), "get_metadata")
+        return house
+
+    def test_it_is_asked_for_once_a_minute(self, house):
+        with pytest.raises(UpstreamBadAnswer):
+            house.fetch()
+        calls = house.calls
+
+        house.clock.pass_by(seconds=59)
+        for _ in range(3):
+            with pytest.raises(UpstreamBadAnswer):
+                house.fetch()
+        assert house.calls == calls
+
+        house.clock.pass_by(seconds=1)
+        house.mend_everything()
+        assert house.fetch()["warnings"] == []
+
+
+def test_nobody_waits_for_the_rest_of_a_film_that_is_none():
+    house, mute = House(deadline_seconds=60), threading.Event()
+    house.imdb.fail(UpstreamNotFound("imdbapi", "not_found"), "get_metadata")
+    house.fan_out._fetches["trailer"] = lambda _: mute.wait(60)
+
+    with pytest.raises(UpstreamNotFound):
+        house.fetch()
+
+    # Who waited would have been let go by this alone.
+    assert not mute.is_set()
+    mute.set()
+
+
 class TestStoredFilmThatIMDbDenies:
     @pytest.fixture
     def house(self, house):
@@ -162,6 +199,17 @@ class TestExpiredFilmWhileTheSourcesFail:
         assert answer.origin is Origin.STALE
         assert answer.age == 25 * 3600
         assert set(codes(answer.payload).values()) == {"stale"}
+
+    @pytest.mark.parametrize("error", [OperationalError, InternalError, InterfaceError])
+    def test_it_is_shown_where_the_database_takes_no_writes(self, house, monkeypatch, error):
+        def refuse(imdb_id):
+            raise error("cannot execute INSERT in a read-only transaction")
+
+        monkeypatch.setattr(house.register, "acquire", refuse)
+        calls = house.calls
+
+        assert set(codes(house.fetch()).values()) == {"stale"}
+        assert house.calls == calls
 
     def test_the_fetch_is_not_repeated_on_every_request(self, house):
         house.fetch()
@@ -272,6 +320,14 @@ class TestWrites:
 
         assert house.calls == 10
         assert Film.objects.count() == 1
+
+    def test_what_could_not_be_stored_is_not_said_to_be(self, house, monkeypatch):
+        def fail(*args, **options):
+            raise OperationalError("disk full")
+
+        monkeypatch.setattr(house.cache, "store", fail)
+
+        assert house.aggregator.answer(INCEPTION).origin is Origin.UNSTORED
 
     def test_a_write_that_fails_twice_still_gives_the_film(self, house, monkeypatch):
         def broken(*args, **kwargs):

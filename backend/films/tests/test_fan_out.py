@@ -192,13 +192,19 @@ class TestSources:
 class TestDatabase:
     def test_no_connection_is_held_while_a_source_is_asked(self):
         house = House()
-        released, held = [], []
-        house.fan_out._release_connection = lambda: released.append(True)
-        house.fan_out._fetches["trailer"] = lambda _: held.append(not released)
+        released, asked = threading.Event(), threading.Event()
+
+        def ask(_):
+            # Waits for the thread that asked for it, which has work of its own before it waits.
+            assert released.wait(5)
+            asked.set()
+
+        house.fan_out._release_connection = released.set
+        house.fan_out._fetches["trailer"] = ask
 
         run(house, ["trailer"])
 
-        assert held == [False] or released
+        assert asked.is_set()
 
     def test_life_is_told_about_twice_a_second(self):
         house = House()
