@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -12,8 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 from django.db import connection
 
+from core.tests.redis_doubles import REDIS_URL, needs_redis
 from filmosphere.tests.databases import (
     activity,
     eventually,
@@ -209,6 +212,53 @@ def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
     assert statistics.median(times) < 0.05
 
 
+@needs_redis
+def test_two_servers_that_share_a_redis_count_misses_together(tmp_path, django_db_blocker, sandbox):
+    limits = {"FILM_MISS_THROTTLE_RATE": "3/min", "REDIS_URL": REDIS_URL}
+    client = redis.Redis.from_url(REDIS_URL)
+    client.delete(*client.keys("*throttle_miss_*"), "none")
+    with django_db_blocker.unblock(), house(tmp_path, sandbox, **limits) as pair:
+        paths = [f"/api/films/tt66600{n:02}" for n in range(6)]
+        answers = [get(pair.urls[n % 2] + path).status for n, path in enumerate(paths)]
+
+    assert answers == [404] * 3 + [429] * 3
+
+
+def test_head_and_get_of_a_cold_film_are_one_fetch(pair, sandbox):
+    sandbox.set("imdbapi", latency_ms=100)
+    with ThreadPoolExecutor(2) as pool:
+        head = pool.submit(raw, pair.urls[0], f"HEAD {FILM} HTTP/1.1")
+        full = pool.submit(get, pair.urls[1] + FILM)
+
+        assert full.result().status == 200
+        start, _, rest = head.result().partition(b"\r\n\r\n")
+
+    assert start.startswith(b"HTTP/1.1 200")
+    assert full.result().headers["ETag"].encode() in start
+    assert rest == b""
+    assert len(sandbox.calls()) == 10
+
+
+@pytest.mark.parametrize("target", ["*", "http://evil.example/x"])
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_target_that_is_no_path_of_ours_is_answered_in_the_one_shape(pair, method, target):
+    start, _, body = raw(pair.urls[0], f"{method} {target} HTTP/1.1").partition(b"\r\n\r\n")
+
+    status = start.split()[1].decode()
+    assert status in {"400", "404"}
+    assert b"content-type: application/json" in start.lower()
+    # It comes in chunks.
+    assert re.search(rf'{{"error_code": ?"{status}", ?"message": ?"[^"]+"}}', body.decode())
+
+
+def raw(url, request_line):
+    """What a server answers to a request that no well-bred client sends."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"{request_line}\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 def test_made_up_ids_cost_no_more_fan_outs_than_the_rate_allows(
     tmp_path, django_db_blocker, sandbox
 ):
@@ -271,6 +321,24 @@ def test_when_the_process_that_fetches_is_killed_another_takes_over_within_the_l
     assert {answer.status for answer in answers} == {200}
     assert taken < 5.5
     assert sandbox.paths("imdbapi").count("/titles/tt1375666") <= 2
+
+
+def test_a_paused_process_is_followed_and_what_it_writes_late_is_dropped(mortals, sandbox):
+    sandbox.fault("delay", seconds=1.5, source="imdbapi", times=3)
+    paused, survivor = mortals.servers
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(get, paused.url + FILM)
+        eventually(lambda: sandbox.fired()[0] > 0)
+        os.kill(worker_of(paused), signal.SIGSTOP)
+        try:
+            assert get(survivor.url + FILM).status == 200
+            stored = execute(mortals.url, "SELECT cached_at, full_json FROM films_film")
+        finally:
+            os.kill(worker_of(paused), signal.SIGCONT)
+        assert late.result().status == 200
+
+    assert execute(mortals.url, "SELECT cached_at, full_json FROM films_film") == stored
+    assert '"outcome": "lease_lost"' in paused.output
 
 
 def test_a_kill_at_any_moment_leaves_no_bad_row(tmp_path, django_db_blocker, sandbox):
@@ -512,6 +580,52 @@ class TestPostgreSQL:
 
         eventually(lambda: running.get(OTHER).status == 200)
         assert execute(url, "SELECT count(*) FROM films_film") == [(2,)]
+
+    def test_a_connection_that_is_ended_within_a_write_is_written_again(self, remote):
+        running, _, url = remote
+        with ThreadPoolExecutor(1) as pool:
+            with locked(url, "LOCK TABLE films_film IN EXCLUSIVE MODE"):
+                asked = pool.submit(running.get, OTHER)
+                waiting = eventually(
+                    lambda: execute(
+                        url,
+                        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                        " AND datname = current_database() AND query LIKE 'INSERT%'",
+                    )
+                )
+                assert execute(url, f"SELECT pg_terminate_backend({waiting[0][0]})") == [(True,)]
+            assert asked.result().status == 200
+        assert execute(url, "SELECT count(*) FROM films_film") == [(2,)]
+        assert '"outcome": "db_retry"' in running.output
+
+    def test_a_standby_that_takes_no_writes_is_503_for_what_is_new_and_shows_what_there_is(
+        self, remote, sandbox
+    ):
+        running, way, url = remote
+        name = url.rpartition("/")[2]
+        sandbox.reset()
+        execute(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        way.cut()
+        try:
+            assert running.get(FILM).status == 200
+            assert running.get(OTHER).status == 503
+            assert sandbox.calls() == []
+        finally:
+            execute(
+                url,
+                "SET TRANSACTION READ WRITE",
+                f"ALTER DATABASE {name} RESET default_transaction_read_only",
+            )
+            way.cut()
+
+    def test_an_expired_film_is_shown_where_its_lease_is_locked(self, remote):
+        running, _, url = remote
+        expire(url)
+        with locked(url, "SELECT 1 FROM films_filmfetch FOR UPDATE"):
+            answer = running.get(FILM)
+
+        assert answer.status == 200
+        assert {warning["code"] for warning in answer.json["warnings"]} == {"stale"}
 
     def test_a_row_that_somebody_locked_is_answered_without_being_written(self, remote):
         running, _, url = remote
