@@ -193,7 +193,7 @@ def _median_ms(url, count=40):
 def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
     tmp_path, django_db_blocker, sandbox
 ):
-    limits = {"COLD_CONCURRENCY": "2", "BLOCKING_THREADS": "8", "FETCH_DEADLINE": "1.5"}
+    limits = {"COLD_CONCURRENCY": "2", "BLOCKING_THREADS": "8", "FETCH_DEADLINE": "4"}
     with django_db_blocker.unblock(), house(tmp_path, sandbox, count=1, **limits) as single:
         get(single.urls[0] + FILM)
         sandbox.fault("hang")
@@ -202,7 +202,7 @@ def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
             eventually(lambda: sandbox.fired()[0] >= 2)
 
             times = []
-            for number in range(50):
+            for number in range(20):
                 started = time.monotonic()
                 answer = get(f"{single.urls[0]}/api/films/tt00001{number}")
                 times.append(time.monotonic() - started)
