@@ -96,10 +96,10 @@ class OmdbService(UpstreamService):
             answer = self._ask({"s": text, "page": str(page)}, before_attempt)
         except UpstreamNotFound:
             return [], "0"
-        rows = self._rows(answer.get("Search"))
+        rows = self._rows(answer.get("Search"))[:_PAGE_SIZE]
         total = answer.get("totalResults")
         is_total = re.fullmatch(r"[0-9]{1,9}", str(total), re.ASCII)
-        return rows[:_PAGE_SIZE], str(total) if is_total else str(len(rows))
+        return rows, str(total) if is_total else str(len(rows))
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Return what the status alone says; OMDb says most things in the body instead."""

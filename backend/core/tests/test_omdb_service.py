@@ -65,6 +65,18 @@ def test_a_search_gives_the_rows_and_the_total_as_text():
     }
 
 
+@respx.mock
+@pytest.mark.parametrize("total", ["abc\u202e", None, "", "1" * 30, -1])
+def test_more_rows_than_a_page_has_are_cut_and_a_total_that_is_none_is_not_passed_on(total):
+    rows = [{"Title": "Lost", "imdbID": "tt0411008"}] * 9000
+    respx.get(f"{BASE}/").respond(json={"Search": rows, "totalResults": total, "Response": "True"})
+
+    found, told = make_service().search("lost", 1)
+
+    assert len(found) == 10
+    assert told == "10"
+
+
 @pytest.mark.parametrize("text", ["Movie not found!", "Series not found!"])
 @respx.mock
 def test_a_search_without_match_is_an_empty_list(text):

@@ -252,10 +252,25 @@ def test_a_search_without_hits_is_empty(
 
 
 def test_a_hit_without_id_is_left_out(upstream: respx.MockRouter, imdb: IMDbService) -> None:
-    hits = [{"primaryTitle": "No id"}, {"id": None}, {"id": 5}, TITLE]
+    odd = ["../../x", "tt1\n", "", "nm0000001", "javascript:1", "tt" + "1" * 30]
+    hits = [
+        {"primaryTitle": "No id"},
+        {"id": None},
+        {"id": 5},
+        *({"id": one} for one in odd),
+        TITLE,
+    ]
     upstream.get().mock(return_value=streamed({"titles": hits}))
 
     assert imdb.search("toy") == [TITLE]
+
+
+def test_more_hits_than_were_asked_for_are_cut(
+    upstream: respx.MockRouter, imdb: IMDbService
+) -> None:
+    upstream.get().mock(return_value=streamed({"titles": [TITLE] * 9000}))
+
+    assert imdb.search("toy") == [TITLE] * 20
 
 
 @pytest.mark.parametrize("imdb_id", ["../x", "tt1/credits", "tt1?x=y", "tt1#f", "a b", "\u0131"])
@@ -456,6 +471,16 @@ def test_a_title_that_watchmode_does_not_know_has_no_number(
     upstream: respx.MockRouter, watchmode: WatchmodeService, answer: Any
 ) -> None:
     upstream.get().mock(return_value=streamed(answer))
+
+    assert watchmode.lookup_title_id(FILM) is None
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**63, 10**30])
+def test_a_number_that_no_column_holds_is_none(
+    upstream: respx.MockRouter, watchmode: WatchmodeService, number: int
+) -> None:
+    hits = [{"id": number, "imdb_id": FILM}]
+    upstream.get().mock(return_value=streamed({"title_results": hits}))
 
     assert watchmode.lookup_title_id(FILM) is None
 

@@ -338,6 +338,23 @@ class TestWrites:
         assert house.fetch()["warnings"] == []
         assert not Film.objects.exists()
 
+    def test_a_write_is_not_tried_again_past_the_deadline(self, monkeypatch, caplog):
+        house, tries, mute = House(deadline_seconds=0.2), [], threading.Event()
+        house.fan_out._fetches["trailer"] = lambda _: mute.wait(5)
+
+        def broken(*args, **kwargs):
+            tries.append(1)
+            raise OperationalError("lock timeout")
+
+        monkeypatch.setattr(FilmCacheService, "store", broken)
+
+        assert codes(house.fetch()) == {"trailer": "deadline"}
+        mute.set()
+        assert tries == [1]
+        assert [line.outcome for line in caplog.records if line.message == "a write failed"] == [
+            "not_stored"
+        ]
+
     def test_that_there_is_no_such_title_is_told_though_it_cannot_be_noted(
         self, house, monkeypatch
     ):

@@ -22,7 +22,7 @@ from core.services.kinocheck_service import KinoCheckService
 from core.services.watchmode_service import WatchmodeService
 from films.models import Film, FilmFetch
 from films.services.film_aggregator import FilmAggregatorService
-from films.services.film_search import FilmSearchService, search_result
+from films.services.film_search import FilmSearchService, _cache_key, search_result
 from films.services.sections import SECTIONS, has_good, merge
 from films.services.upkeep import Upkeep
 from films.tests.fakes import (
@@ -488,6 +488,11 @@ class TestSearch:
                 "type": "movie",
             }
         ]
+
+    def test_texts_that_differ_in_more_than_case_do_not_share_an_answer(self):
+        keys = [_cache_key(text) for text in ("masse", "MASSE", "maße")]
+
+        assert keys[0] == keys[1] != keys[2]
 
     def test_what_a_title_lacks_is_null(self):
         assert search_result({"id": "tt1"}) == {
