@@ -339,7 +339,7 @@ class TestWrites:
         assert not Film.objects.exists()
 
     def test_a_write_is_not_tried_again_past_the_deadline(self, monkeypatch, caplog):
-        house, tries, mute = House(deadline_seconds=0.2), [], threading.Event()
+        house, tries, mute = House(deadline_seconds=1), [], threading.Event()
         house.fan_out._fetches["trailer"] = lambda _: mute.wait(5)
 
         def broken(*args, **kwargs):
@@ -493,8 +493,9 @@ class TestOtherProcess:
         assert time.monotonic() - started < 0.6
 
     def test_an_expired_film_is_shown_to_a_reader_whose_time_is_over(self):
-        house = House(deadline_seconds=0.1)
+        house = House()
         house.fetch()
+        house.aggregator._deadline_seconds = 0.1
         house.clock.pass_by(hours=25)
         House(clock=house.clock).register.acquire(INCEPTION)
 
