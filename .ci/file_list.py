@@ -1,8 +1,7 @@
 """Bring the list of files in generation_report.md up to date: `make report`.
 
-Lines of files that are gone are taken out. A new file gets a line with the first sentence of its
-docstring or leading comment, to be mended by hand where that does not say enough; lines that are
-there stay as they are.
+Removes the lines of deleted files. Adds a line for each new file, with the first sentence of its
+docstring or leading comment; improve it by hand if that is not enough. Does not change other lines.
 """
 
 import ast
@@ -17,28 +16,28 @@ _TABLE = re.compile(r"(?<=\n## Files\n\n)\| file.*?(?=\n\n|\n?\Z)", re.DOTALL)
 
 
 def files() -> list[str]:
-    """Return the files that git knows and that are still there."""
-    told = subprocess.run(
+    """Return the files that git tracks and that exist."""
+    listed = subprocess.run(
         ["git", "ls-files"],  # noqa: S607  (whichever git there is)
         cwd=PROJECT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return sorted(name for name in told.stdout.splitlines() if (PROJECT / name).is_file())
+    return sorted(name for name in listed.stdout.splitlines() if (PROJECT / name).is_file())
 
 
 def first_sentence(path: Path) -> str:
-    """Return what a file says of itself; what its name says where it says nothing."""
+    """Return the first sentence of a file's description, or one made of its name."""
     text = path.read_text(errors="replace")
-    said = ""
+    found = ""
     if path.suffix == ".py":
-        said = ast.get_docstring(ast.parse(text)) or ("" if text.strip() else "Makes a package.")
+        found = ast.get_docstring(ast.parse(text)) or ("" if text.strip() else "Makes a package.")
     elif path.suffix in {"", ".txt", ".yml", ".yaml", ".ts", ".mjs"}:
-        said = "".join(re.findall(r"\A(?:#!.*\n)?(?:#|//) (.*)", text))
+        found = "".join(re.findall(r"\A(?:#!.*\n)?(?:#|//) (.*)", text))
     elif path.suffix == ".md":
-        said = "".join(re.findall(r"\A# (?:\d+\. )?(.*)", text))
-    line = said.split("\n\n")[0].replace("\n", " ").replace("|", "/")
+        found = "".join(re.findall(r"\A# (?:\d+\. )?(.*)", text))
+    line = found.split("\n\n")[0].replace("\n", " ").replace("|", "/")
     by_name = path.stem.removeprefix("test_").replace("_", " ")
     return re.split(r"(?<=\.) ", line)[0].rstrip(".") or f"Tests: {by_name}"
 

@@ -1,9 +1,9 @@
-"""Cinemix as Django sees it."""
+"""Django application configuration of Cinemix."""
 
 from django.apps import AppConfig
 
 
 class CinemixConfig(AppConfig):
-    """The second surface: movies from OMDb, kept for a while, for so many requests a minute."""
+    """The `/api/v1` surface: movies from OMDb, cached and rate-limited."""
 
     name = "cinemix"

@@ -1,26 +1,26 @@
-"""How Cinemix tells its callers what went wrong."""
+"""Error messages of the Cinemix surface."""
 
 from typing import Any
 
-from rest_framework.response import Response
+from django.http import HttpResponse
 
-from core import exception_handler
 from core.errors import UpstreamUnavailable
+from web import exception_handler
 
-# By code, each saying whether anybody but us can do something about it.
-_OURS = {
-    "quota_exhausted": "All calls that this service may make to OMDb today are used up.",
-    "rejected": "OMDb refuses the key of this service; its operator has to see to that.",
-    "not_configured": "This service has no key for OMDb; its operator has to see to that.",
+# By error code: the cause, and whether the operator has to act.
+_MESSAGES = {
+    "quota_exhausted": "This service has used all its OMDb calls for today.",
+    "rejected": "OMDb rejects the key of this service; the operator must replace it.",
+    "not_configured": "This service has no key for OMDb; the operator must set one.",
 }
-_THEIRS = "OMDb cannot be asked right now; nothing is wrong with the request."
-_NO_DATA_YET = "OMDb knows the title but cannot give its data yet."
+_UNAVAILABLE = "OMDb is unavailable at the moment; the request is valid."
+_NO_DATA_YET = "OMDb knows the title but has no data for it yet."
 
 
-def error_response(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Return the answer that `exc` stands for, as `core.exception_handler` does, in our words."""
-    response = exception_handler.error_response(exc, context)
-    if response is not None and isinstance(exc, UpstreamUnavailable):
-        words = _NO_DATA_YET if exc.reason == "no_data_yet" else _OURS.get(exc.code, _THEIRS)
-        response.data["message"] = words
-    return response
+def error_response(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
+    """Return the response of `web.exception_handler`, with a message that names OMDb."""
+    if isinstance(exc, UpstreamUnavailable):
+        is_unread = exc.reason == "no_data_yet"
+        message = _NO_DATA_YET if is_unread else _MESSAGES.get(exc.code, _UNAVAILABLE)
+        return exception_handler.upstream_unavailable(exc, message)
+    return exception_handler.error_response(exc, context)

@@ -1,138 +1,106 @@
-"""The movies that were asked for of late: in Redis, or in process memory without one."""
+"""Cached movie details, in Django's cache `movies`.
 
-import functools
+The settings give that cache its lifetime (`CACHE_TTL`) and its keys: in Redis a movie is the JSON
+of its DTO under `movie_<imdb_id>`. A second key holds the time of expiry, because Django's caches
+do not report the remaining lifetime of a value.
+"""
+
 import logging
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from datetime import timedelta
-from typing import cast
+from typing import Any, NamedTuple
 
-from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
 from pydantic import BaseModel, ValidationError
 
 from cinemix.dtos import MovieDetails
 from core import metrics
-from core.redis import ForgivingRedis, NoRedisError, configured_redis
+from core.imdb_id import canonical_imdb_id
 
 logger = logging.getLogger(__name__)
 
-# Some ten thousand movies.
-MEMORY_BYTES = 16_000_000
+_HITS, _MISSES = metrics.MOVIE_CACHE.labels("hit"), metrics.MOVIE_CACHE.labels("miss")
 
 
 def get_movie(movie_id: str) -> MovieDetails | None:
-    """Return the movie kept under the id, None for a miss."""
-    return _configured().get(movie_id)
+    """Return the movie cached under `movie_id`, None if there is none. Hits and misses are logged.
 
-
-def peek_movie(movie_id: str) -> MovieDetails | None:
-    """Return what `get_movie` would, without counting a hit or a miss."""
-    return _configured().peek(movie_id)
+    A value that is not the JSON of a movie with this id is a miss.
+    """
+    cached = MovieCache(caches["movies"]).look_up(movie_id)
+    return cached.movie if cached else None
 
 
 def cache_movie(movie_id: str, movie_obj: BaseModel) -> None:
-    """Keep the movie for `CACHE_TTL` seconds; whatever was under the id is gone."""
-    _configured().put(movie_id, movie_obj)
+    """Cache the movie under `movie_id` for `CACHE_TTL` seconds, in place of an earlier value."""
+    MovieCache(caches["movies"]).store(movie_id, movie_obj)
 
 
-@functools.cache
-def _configured() -> "MovieCache":
-    return MovieCache(redis=configured_redis(), ttl=settings.MOVIE_CACHE_TTL)
+class CachedMovie(NamedTuple):
+    """A movie, and the seconds that it stays in the cache."""
 
-
-class MemoryStore:
-    """Values by key, each for a while, together no more than `max_bytes`."""
-
-    def __init__(self, *, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._values: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: str) -> bytes | None:
-        """Return the value, None where there is none or its time is over."""
-        with self._lock:
-            value, until = self._values.get(key, (None, 0.0))
-            return value if self._clock() < until else None
-
-    def put(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep the value for `ttl` seconds; the oldest ones make room for it."""
-        with self._lock:
-            self._remove(key)
-            self._values[key] = (value, self._clock() + ttl)
-            self._bytes += len(key) + len(value)
-            while self._bytes > self._max_bytes:
-                self._remove(next(iter(self._values)))
-
-    def _remove(self, key: str) -> None:
-        value, _ = self._values.pop(key, (None, 0.0))
-        if value is not None:
-            self._bytes -= len(key) + len(value)
+    movie: MovieDetails
+    seconds_left: int
 
 
 class MovieCache:
-    """Keeps movies as JSON under `movie_<id>` for `ttl`.
+    """The movies in one of Django's caches."""
 
-    `redis` is None where there is none. While it is away the memory of the process stands in.
-    """
+    def __init__(self, cache: BaseCache) -> None:
+        self._cache = cache
+        # The settings have a number; Django allows None for values that never expire.
+        self.lifetime = int(cache.default_timeout or 0)
 
-    def __init__(
-        self,
-        *,
-        redis: ForgivingRedis | None,
-        ttl: timedelta,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._redis = redis
-        self._ttl = int(ttl.total_seconds())
-        self._memory = MemoryStore(max_bytes=MEMORY_BYTES, clock=clock)
+    def look_up(self, movie_id: str) -> CachedMovie | None:
+        """Return the movie with its remaining lifetime, None if there is none.
 
-    def get(self, movie_id: str) -> MovieDetails | None:
-        """Return the movie; None for a miss, which a value that is no such movie is too."""
-        movie = self.peek(movie_id)
-        outcome = "hit" if movie else "miss"
-        metrics.MOVIE_CACHE.labels(outcome).inc()
-        logger.log(logging.INFO if movie else logging.WARNING, "movie cache %s", outcome)
-        return movie
+        Hits and misses are logged and counted.
+        """
+        cached = self.find(movie_id)
+        if cached:
+            self.count_hit()
+        else:
+            _MISSES.inc()
+            logger.warning("movie cache miss")
+        return cached
 
-    def peek(self, movie_id: str) -> MovieDetails | None:
-        """Return what `get` would, without counting and telling it."""
-        return _movie(movie_id, self._read(_key(movie_id)))
+    def count_hit(self) -> None:
+        """Log and count that a movie was in the cache."""
+        _HITS.inc()
+        logger.info("movie cache hit")
 
-    def put(self, movie_id: str, movie: BaseModel) -> None:
-        """Keep the movie in place of what there was under its id."""
-        key, value = _key(movie_id), movie.model_dump_json().encode()
-        if self._redis:
-            try:
-                self._redis.run(lambda client: client.set(key, value, ex=self._ttl))
-            except NoRedisError as exc:
-                logger.warning("movie not kept in redis", extra={"outcome": str(exc)})
-            else:
-                return
-        self._memory.put(key, value, self._ttl)
+    def find(self, movie_id: str) -> CachedMovie | None:
+        """Return what `look_up` returns, without logging and counting."""
+        keys = movie_id, _expiry_key(movie_id)
+        values = self._cache.get_many(keys)
+        return self.parsed(movie_id, *(values.get(key) for key in keys))
 
-    def _read(self, key: str) -> bytes | None:
-        if self._redis:
-            try:
-                return cast("bytes | None", self._redis.run(lambda client: client.get(key)))
-            except NoRedisError as exc:
-                logger.debug("redis not read", extra={"outcome": str(exc)})
-        return self._memory.get(key)
+    def names(self, movie_id: str) -> list[str]:
+        """Return the names in Redis of the movie and of its time of expiry."""
+        return [self._cache.make_key(key) for key in (movie_id, _expiry_key(movie_id))]
+
+    def parsed(self, movie_id: str, value: Any, expires_at: Any) -> CachedMovie | None:
+        """Return the movie in a value of the cache with its lifetime, None if there is none."""
+        if value is None:
+            return None
+        try:
+            movie = MovieDetails.model_validate(value, by_name=True, by_alias=False)
+        except ValidationError:
+            logger.warning("unreadable movie in the cache", extra={"outcome": "bad_value"})
+            return None
+        if movie.id != movie_id and movie.id != canonical_imdb_id(movie_id):
+            return None
+        left = expires_at - time.time() if isinstance(expires_at, int | float) else 0.0
+        return CachedMovie(movie, int(min(max(0.0, left), self.lifetime)))
+
+    def store(self, movie_id: str, movie: BaseModel) -> None:
+        """Store the movie in place of an earlier value."""
+        values = {
+            movie_id: movie.model_dump(mode="json"),
+            _expiry_key(movie_id): time.time() + self.lifetime,
+        }
+        self._cache.set_many(values)
 
 
-def _key(movie_id: str) -> str:
-    return f"movie_{movie_id}"
-
-
-def _movie(movie_id: str, value: bytes | None) -> MovieDetails | None:
-    if value is None:
-        return None
-    try:
-        movie = MovieDetails.model_validate_json(value, by_name=True, by_alias=False)
-    except ValidationError:
-        logger.warning("unreadable movie in the cache", extra={"outcome": "bad_value"})
-        return None
-    return movie if movie.id == movie_id else None
+def _expiry_key(movie_id: str) -> str:
+    return f"{movie_id}_expires_at"

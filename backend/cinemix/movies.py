@@ -1,19 +1,26 @@
-"""Movies from OMDb: few calls, each counted, none of them twice at once."""
+"""Movies from OMDb: cached, and fetched with as few calls as possible."""
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from cinemix.dtos import MovieDetails, MovieResult, MovieResults
-from cinemix.quota import OmdbQuota
+from cinemix.daily_share import DailyShare
+from cinemix.dtos import MovieDetails, MovieResult, MovieResults, is_untitled
+from cinemix.known_answers import KnownAnswers, search_question
+from cinemix.movie_cache import CachedMovie, MovieCache
+from core.cache_outcome import note_outcome
+from core.db import release_connection
 from core.deadline import Deadline, deadline_of
-from core.errors import Overloaded, UpstreamBadAnswer, UpstreamQuotaExhausted
-from core.services.bulkhead import Bulkhead, outcome_of
+from core.errors import ServiceError, UpstreamBadAnswer, UpstreamNotFound
 from core.services.omdb_service import OmdbService
 from core.services.single_flight import SingleFlight
+from core.services.slots import occupied
+from core.services.source import Source, outcome_of
 from core.utils.logging import film_id
 
 logger = logging.getLogger(__name__)
@@ -22,105 +29,168 @@ T = TypeVar("T")
 
 
 class MovieService:
-    """Finds movies at OMDb, each request within `deadline_seconds`.
+    """Finds movies in the caches or at OMDb, within `deadline_seconds` per request.
 
-    `get_movie` and `cache_movie` are the cache of details, `peek_movie` looks into it without
-    being counted. `cold_slots` bounds the requests of this process that wait for a source. Every
-    method raises an `UpstreamError` where OMDb could not be asked or had nothing usable to say,
-    `Overloaded` where too many requests wait already.
+    The caches are used by all threads at once.
+
+    `client` is the address that asks, for its share of the day's calls. `miss_slots` limits the
+    requests of this process that wait for OMDb.
+
+    All methods raise `UpstreamError` if OMDb fails, `InvalidInput` if it rejects the input, and
+    `Overloaded` if too many requests wait or the client has used up its share.
     """
 
     def __init__(
         self,
         *,
         omdb: OmdbService,
-        bulkhead: Bulkhead,
-        quota: OmdbQuota,
-        cold_slots: threading.Semaphore,
-        get_movie: Callable[[str], MovieDetails | None],
-        peek_movie: Callable[[str], MovieDetails | None],
-        cache_movie: Callable[[str, BaseModel], None],
+        source: Source,
+        cache: MovieCache,
+        answers: KnownAnswers,
+        share: DailyShare,
+        miss_slots: threading.Semaphore,
         deadline_seconds: float,
     ) -> None:
         self._omdb = omdb
-        self._bulkhead = bulkhead
-        self._quota = quota
-        self._cold_slots = cold_slots
-        self._get_movie = get_movie
-        self._peek_movie = peek_movie
-        self._cache_movie = cache_movie
+        self._source = source
+        self._cache = cache
+        self._answers = answers
+        self._share = share
+        self._miss_slots = miss_slots
         self._deadline_seconds = deadline_seconds
-        self._flights = SingleFlight(omdb.source, before_wait=quota.release_connection)
+        self._flights = SingleFlight(omdb.source, before_wait=release_connection)
 
-    def search(self, query: str, page: int) -> MovieResults:
-        """Return up to ten titles that match; that none does is an empty list."""
-        return self._wait_for(f"search {page} {query}", lambda: self._search(query, page))
+    def details(self, imdb_id: str, *, client: str) -> CachedMovie:
+        """Return the movie with this canonical id, and how long it stays cached.
 
-    def details(self, imdb_id: str) -> MovieDetails:
-        """Return the title, from the cache where it is there.
-
-        Raises `UpstreamNotFound` where OMDb has no such title.
+        Raises `UpstreamNotFound` if OMDb has no such title.
         """
         film_id.set(imdb_id)
-        movie = self._get_movie(imdb_id)
-        return movie or self._wait_for(f"id {imdb_id}", lambda: self._fetch(imdb_id))
-
-    def _wait_for(self, key: str, work: Callable[[], T]) -> T:
-        if not self._cold_slots.acquire(blocking=False):
-            raise Overloaded("Too many requests wait for OMDb right now.", retry_after=1)
-        try:
-            with deadline_of(Deadline(self._deadline_seconds)):
-                return self._flights.run(key, work)
-        finally:
-            self._cold_slots.release()
-
-    def _search(self, query: str, page: int) -> MovieResults:
-        rows, total = self._call(lambda count: self._omdb.search(query, page, before_attempt=count))
-        found = [result for row in rows if (result := _result(row))]
-        if rows and not found:
-            raise UpstreamBadAnswer(self._omdb.source, "bad_shape")
-        return MovieResults(search_results=found, total_results=total)
-
-    def _fetch(self, imdb_id: str) -> MovieDetails:
-        # Whoever missed it while somebody else was about to keep it finds it now.
-        if movie := self._peek_movie(imdb_id):
-            return movie
-        answer = self._call(lambda count: self._omdb.get_title(imdb_id, before_attempt=count))
-        try:
-            fetched = MovieDetails.from_omdb(answer)
-        except ValidationError as exc:
-            raise UpstreamBadAnswer(self._omdb.source, "bad_shape") from exc
-        if fetched.id == imdb_id:
-            self._cache_movie(imdb_id, fetched)
-        else:
-            logger.warning("omdb answered with another id", extra={"outcome": "other_id"})
+        if cached := self._cache.look_up(imdb_id):
+            note_outcome("memory")
+            return cached
+        question = f"title {imdb_id}"
+        with self._waiting(question, client):
+            fetched = self._once(
+                question,
+                find=partial(self._cache.find, imdb_id),
+                fetch=partial(self._fetch_movie, imdb_id, client),
+            )
+        note_outcome("miss")
         return fetched
 
-    def _call(self, ask: Callable[[Callable[[], None]], T]) -> T:
-        """Return what `ask` returns in a thread of the bulkhead, every try counted.
+    def search(self, query: str, page: int, *, client: str) -> MovieResults:
+        """Return a page of up to ten matching titles, and the number of matches on all pages."""
+        question = search_question(query, page)
+        if found := self._answers.find_results(question):
+            note_outcome("memory")
+            return found
+        with self._waiting(question, client):
+            fetched = self._search_once(query, page, client)
+        note_outcome("miss")
+        return fetched
 
-        The thread only adds to a number; the database is this thread's business.
+    @contextmanager
+    def _waiting(self, question: str, client: str) -> Iterator[None]:
+        """Occupy a miss slot, under the deadline of the request.
+
+        Raises the error that is known for `question`, or `Overloaded`.
         """
-        attempts: list[None] = []
-        day = self._quota.spend()
-        self._quota.release_connection()
-        future = self._bulkhead.submit(lambda: ask(lambda: attempts.append(None)))
+        if error := self._answers.find_error(question):
+            raise error
+        self._share.check(client)
+        with (
+            occupied(self._miss_slots, "Too many requests are waiting for OMDb."),
+            deadline_of(Deadline(self._deadline_seconds)),
+        ):
+            yield
+
+    def _once(self, question: str, *, find: Callable[[], T | None], fetch: Callable[[], T]) -> T:
+        """Return what `find` or `fetch` returns, called once for simultaneous equal questions."""
+
+        def answer() -> T:
+            # The previous call may have ended between the caller's look-up and this one.
+            if error := self._answers.find_error(question):
+                raise error
+            if known := find():
+                return known
+            try:
+                return fetch()
+            except ServiceError as exc:
+                self._answers.keep_error(question, exc)
+                raise
+
+        return self._flights.run(question, answer)
+
+    def _fetch_movie(self, imdb_id: str, client: str) -> CachedMovie:
+        answer = self._call(client, partial(self._omdb.get_title, imdb_id))
+        if is_untitled(answer):
+            raise UpstreamNotFound(self._omdb.source, "untitled")
         try:
-            result: T = outcome_of(future, self._omdb.source)
-        except UpstreamQuotaExhausted as exc:
-            self._quota.close(day)
-            raise self._quota.used_up() from exc
+            movie = MovieDetails.from_omdb(answer)
+        except ValidationError as exc:
+            raise UpstreamBadAnswer(self._omdb.source, "bad_shape") from exc
+        if movie.id != imdb_id:
+            logger.warning("omdb answered with another id", extra={"outcome": "other_id"})
+            raise UpstreamBadAnswer(self._omdb.source, "other_id")
+        self._cache.store(imdb_id, movie)
+        return CachedMovie(movie, self._cache.lifetime)
+
+    def _search_once(self, query: str, page: int, client: str) -> MovieResults:
+        question = search_question(query, page)
+        return self._once(
+            question,
+            find=partial(self._answers.find_results, question),
+            fetch=partial(self._fetch_page, query, page, client),
+        )
+
+    def _fetch_page(self, query: str, page: int, client: str) -> MovieResults:
+        rows, total = self._call(client, partial(self._omdb.search, query, page))
+        titled = [row for row in rows if not is_untitled(row)]
+        found = _readable(titled)
+        if titled and not found:
+            raise UpstreamBadAnswer(self._omdb.source, "bad_shape")
+        if total is None:
+            total = self._total(query, page, client)
+        else:
+            self._answers.keep_total(query, total)
+        results = MovieResults(search_results=found, total_results=total)
+        self._answers.keep_results(search_question(query, page), results)
+        return results
+
+    def _total(self, query: str, page: int, client: str) -> str:
+        """Return the number of matches of a page for which OMDb reports none."""
+        if page == 1:
+            return "0"
+        # The page is past the end, where OMDb leaves out the total.
+        known = self._answers.find_total(query)
+        return known or self._search_once(query, 1, client).total_results
+
+    def _call(self, client: str, call: Callable[[], T]) -> T:
+        """Make a call in a thread of the source, and count it for the client."""
+        started = threading.Event()
+
+        def make_call() -> T:
+            started.set()
+            return call()
+
+        self._share.count(client, 1)
+        release_connection()
+        try:
+            return outcome_of(self._source.submit(make_call), self._source.name)
         finally:
-            # What is still under way may yet go out, so the call that was taken stays taken.
-            if attempts or future.done():
-                self._quota.add(day, len(attempts) - 1)
-        return result
+            if not started.is_set():
+                self._share.count(client, -1)
 
 
-def _result(row: dict[str, Any]) -> MovieResult | None:
-    try:
-        return MovieResult.from_omdb(row)
-    except ValidationError:
-        # One odd row is no reason to hide the others.
-        logger.warning("unreadable search result", extra={"outcome": "bad_shape"})
-        return None
+def _readable(rows: Iterable[Mapping[str, Any]]) -> list[MovieResult]:
+    """Return the rows that can be read, the first of each id."""
+    found: dict[str, MovieResult] = {}
+    for row in rows:
+        try:
+            result = MovieResult.from_omdb(row)
+        except ValidationError:
+            logger.warning("unreadable search result", extra={"outcome": "bad_shape"})
+        else:
+            found.setdefault(result.id, result)
+    return list(found.values())

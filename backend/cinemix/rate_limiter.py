@@ -1,29 +1,35 @@
-"""How many requests a client may make: a sliding window, counted in buckets."""
+"""Rate limit per client: a sliding window counter made of buckets."""
 
 import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from django.conf import settings
-from redis.commands.core import Script
 
-from core.redis import ForgivingRedis, NoRedisError, configured_redis
+from core.optional_redis import NoRedisError, configured_redis
+
+if TYPE_CHECKING:
+    from redis.commands.core import Script
+
+    from core.redis import ResilientRedis
 
 logger = logging.getLogger(__name__)
 
-# Clients whose requests one process remembers; the longest quiet ones make room.
+# The number of clients counted in process memory.
 MEMORY_CLIENTS = 50_000
 
-# The same as `_Memory.check`, in one step that no other process can come between.
-# KEYS[1]: the client's hash, bucket number -> requests admitted in it.
-# ARGV: microseconds in a bucket, buckets in the window, requests allowed, now in microseconds
-# (empty for the clock of Redis, which all processes share).
-# Returns whether the request is admitted, else the microseconds until one can be, the requests that
-# remain, and the microseconds until none counts any more.
+# The same algorithm as `_LocalCounts.check`, executed atomically.
+# KEYS[1]: a hash per client, bucket number -> admitted requests. Others: values to read.
+# ARGV: bucket size in microseconds, buckets in the window, admitted requests per window, current
+# time in microseconds (empty: the clock of Redis, which all processes share).
+# Returns: 1 if admitted, else 0; microseconds until the next request can be admitted; remaining
+# requests; microseconds until the window is empty; the values read.
 _SCRIPT = """
+local values = KEYS[2] and redis.call('MGET', unpack(KEYS, 2)) or {}
 local size, span, allowed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = tonumber(ARGV[4])
 if not now then
@@ -46,7 +52,7 @@ end
 if total < allowed then
   redis.call('HINCRBY', KEYS[1], string.format('%.0f', current), 1)
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((span + 1) * size / 1000)))
-  return {1, 0, allowed - total - 1, (math.max(newest, current) + span + 1) * size - now}
+  return {1, 0, allowed - total - 1, (math.max(newest, current) + span + 1) * size - now, values}
 end
 table.sort(counted, function(a, b) return a[1] < b[1] end)
 local wait = 0
@@ -55,30 +61,33 @@ for _, entry in ipairs(counted) do
   total = total - entry[2]
   wait = (entry[1] + span + 1) * size - now
 end
-return {0, wait, 0, (newest + span + 1) * size - now}
+return {0, wait, 0, (newest + span + 1) * size - now, values}
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a request is admitted, and else the seconds until one can be.
+class Decision:
+    """The result of a rate limit check.
 
-    `remaining` are the requests that would still be admitted now, `reset` the seconds until none
-    counts any more of those that do.
+    `retry_after` is the number of seconds until a refused client can be admitted, `remaining` the
+    number of requests that would be admitted now, `reset` the number of seconds until the window
+    is empty. `values` are what Redis has under the names that were asked for, None for each that
+    it does not have; empty if Redis was not asked.
     """
 
     admitted: bool
     retry_after: float = 0.0
     remaining: int = field(default=0, compare=False)
     reset: float = field(default=0.0, compare=False)
+    values: Sequence[bytes | None] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """At most `max_threshold` requests in any `window_size` seconds.
 
-    Counted are the current bucket and the `window_size / bucket_size` before it, so the buckets
-    that are counted always cover the whole window, however it lies across them.
+    The current bucket and the `window_size / bucket_size` buckets before it are counted. Together
+    they always cover the whole window.
     """
 
     window_size: int
@@ -86,7 +95,7 @@ class Window:
     max_threshold: int
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Raise `ValueError` for sizes that cannot be counted in buckets."""
         if min(self.window_size, self.bucket_size, self.max_threshold) <= 0:
             raise ValueError("window, bucket and threshold must be positive")
         if self.window_size % self.bucket_size or self.bucket_size * 2 > self.window_size:
@@ -94,16 +103,16 @@ class Window:
 
     @property
     def span(self) -> int:
-        """The buckets before the current one that are counted with it."""
+        """The number of buckets before the current one that are counted."""
         return self.window_size // self.bucket_size
 
     @property
     def bucket(self) -> int:
-        """Microseconds in a bucket: whole numbers, so that no rounding moves a border."""
+        """The bucket size in microseconds, an integer so that the borders are exact."""
         return self.bucket_size * 1_000_000
 
     def wait(self, counted: Mapping[int, int], now: int) -> float:
-        """Return the seconds from `now` until enough of `counted` has fallen out of the window."""
+        """Return the seconds from `now` until one more request can be admitted."""
         left, wait = sum(counted.values()), 0
         for number in sorted(counted):
             if left < self.max_threshold:
@@ -113,71 +122,78 @@ class Window:
         return wait / 1_000_000
 
     def reset(self, counted: Mapping[int, int], now: int) -> float:
-        """Return the seconds from `now` until all of `counted` has fallen out of the window."""
+        """Return the seconds from `now` until the window is empty."""
         return ((max(counted) + self.span + 1) * self.bucket - now) / 1_000_000
 
 
 class RateLimiter:
-    """Admits so many requests of each client in any window of time.
+    """Limits the requests of each client in any window of time.
 
-    `RateLimiter()` is the one of the settings. The counts are in Redis, exact across processes and
-    machines; without one, and while it is away, each process counts for itself. `clock` gives
-    seconds; without it Redis counts by its own clock.
+    `RateLimiter()` takes the window from the Django settings. Counts are stored in Redis and are
+    exact across processes. Without Redis, or while it is unavailable, each process counts alone.
+    `clock` returns seconds; by default Redis uses its own clock.
     """
 
     def __init__(
         self,
         *,
         window: Window | None = None,
-        get_redis: Callable[[], ForgivingRedis | None] = configured_redis,
+        get_redis: "Callable[[], ResilientRedis | None]" = configured_redis,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._window = window or Window(
             settings.WINDOW_SIZE, settings.BUCKET_SIZE, settings.MAX_THRESHOLD
         )
         self._redis = get_redis()
-        # Sent as its hash; redis-py sends the text to a server that does not know it yet.
+        # redis-py sends the hash of the script, and its text only if the server lacks it.
         self._script = self._redis and self._redis.client.register_script(_SCRIPT)
         self._clock = clock
-        self._memory = _Memory(self._window, clock or time.monotonic)
+        self._local = _LocalCounts(self._window, clock or time.monotonic)
 
     def allow_request(self, client: str = "global") -> bool:
-        """Whether one more request of `client` is admitted now; it is counted if so."""
+        """Return whether a request of `client` is admitted now. Admitted requests are counted."""
         return self.check(client).admitted
 
     @property
     def limit(self) -> int:
-        """The requests admitted in a window."""
+        """The number of requests admitted in a window."""
         return self._window.max_threshold
 
-    def check(self, client: str = "global") -> Verdict:
-        """Admit one more request of `client` and count it, or tell when there is room for one."""
+    def check(self, client: str = "global", *, names: Sequence[str] = ()) -> Decision:
+        """Count a request of `client` if it is admitted, and return the decision.
+
+        In the same round trip, the values under `names` are read from Redis.
+        """
         if self._redis and self._script:
             try:
-                verdict = self._ask(self._redis, self._script, client)
+                decision = self._ask(self._redis, self._script, client, names)
             except NoRedisError as exc:
                 logger.warning(
-                    "counting requests in this process alone",
+                    "rate limit counted in process memory",
                     extra={"outcome": "throttle_degraded", "error": str(exc)},
                 )
             else:
-                # Should Redis die, this process at least knows what it admitted itself.
-                if verdict.admitted:
-                    self._memory.record(client)
-                return verdict
-        return self._memory.check(client)
+                # If Redis fails later, this process still counts its own admitted requests.
+                if decision.admitted:
+                    self._local.record(client)
+                return decision
+        return self._local.check(client)
 
-    def _ask(self, server: ForgivingRedis, script: Script, client: str) -> Verdict:
+    def _ask(
+        self, server: "ResilientRedis", script: "Script", client: str, names: Sequence[str]
+    ) -> Decision:
         window = self._window
         key = f"rate_limit:{window.window_size}:{window.bucket_size}:{client}"
         now = "" if self._clock is None else _microseconds(self._clock())
         arguments = [window.bucket, window.span, window.max_threshold, now]
-        admitted, wait, left, reset = server.run(lambda _: script(keys=[key], args=arguments))
-        return Verdict(admitted == 1, wait / 1_000_000, left, reset / 1_000_000)
+        admitted, wait, left, reset, values = server.run(
+            lambda _: script(keys=[key, *names], args=arguments)
+        )
+        return Decision(admitted == 1, wait / 1_000_000, left, reset / 1_000_000, values)
 
 
-class _Memory:
-    """The same counts in this process, for its `MEMORY_CLIENTS` latest clients."""
+class _LocalCounts:
+    """Counts in process memory for the `MEMORY_CLIENTS` most recently admitted clients."""
 
     def __init__(self, window: Window, clock: Callable[[], float]) -> None:
         self._window = window
@@ -185,17 +201,17 @@ class _Memory:
         self._lock = threading.Lock()
         self._clients: OrderedDict[str, dict[int, int]] = OrderedDict()
 
-    def check(self, client: str) -> Verdict:
+    def check(self, client: str) -> Decision:
         with self._lock:
             now = _microseconds(self._clock())
             counted = self._counted(client, now)
             left = self._window.max_threshold - sum(counted.values())
             if left <= 0:
                 wait, reset = self._window.wait(counted, now), self._window.reset(counted, now)
-                return Verdict(admitted=False, retry_after=wait, reset=reset)
+                return Decision(admitted=False, retry_after=wait, reset=reset)
             self._add(client, counted, now)
             reset = self._window.reset(counted, now)
-            return Verdict(admitted=True, remaining=left - 1, reset=reset)
+            return Decision(admitted=True, remaining=left - 1, reset=reset)
 
     def record(self, client: str) -> None:
         with self._lock:
@@ -207,7 +223,7 @@ class _Memory:
         return {
             number: count
             for number, count in self._clients.get(client, {}).items()
-            # A clock that was set back leaves buckets ahead; they count, within reason.
+            # If the clock was set back, buckets up to one window ahead count as well.
             if abs(current - number) <= self._window.span
         }
 

@@ -1,4 +1,4 @@
-"""The paths of the Cinemix surface."""
+"""Routes of the Cinemix surface."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,15 @@ from django.urls import URLPattern
 from cinemix.movies import MovieService
 from cinemix.rate_limiter import RateLimiter
 from cinemix.views import MovieView, SearchView
-from core.api import both_forms
+from web.api import optional_slash
 
 
 def movie_paths(
     *, get_movies: Callable[[], MovieService], get_limiter: Callable[[], RateLimiter]
 ) -> list[URLPattern]:
-    """Return the routes, each view with the services that it asks."""
+    """Return the routes of the two endpoints, whose views use the given services."""
     services = {"get_movies": get_movies, "get_limiter": get_limiter}
     return [
-        *both_forms("search/", SearchView.as_view(**services)),
-        *both_forms("search/id/", MovieView.as_view(**services)),
+        *optional_slash("search/", SearchView.as_view(**services)),
+        *optional_slash("search/id/", MovieView.as_view(**services)),
     ]

@@ -1,95 +1,94 @@
 """The Cinemix surface."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from rest_framework.request import Request
-from rest_framework.response import Response
+from django.http import HttpRequest, HttpResponse
+from pydantic import BaseModel
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from cinemix import errors, openapi
-from cinemix.dtos import MovieAnswer, MovieResultsAnswer
+from cinemix import errors
+from cinemix.fast_path import DECISION, envelope, movie_id_of, search_of
+from cinemix.known_answers import SEARCH_SECONDS
 from cinemix.movies import MovieService
-from cinemix.rate_limiter import RateLimiter, Verdict
-from core.errors import InvalidInput
-from core.imdb_id import parse_imdb_id
-from core.search_text import parse_search_text
-from core.throttling import ThrottledView, rate_limit_headers
-
-
-def _not_wired() -> Any:
-    raise ImproperlyConfigured("as_view() was not given what this view needs")
+from cinemix.rate_limiter import Decision, RateLimiter
+from web.api import PlainRequestView, not_wired
+from web.client_address import client_address
+from web.throttling import ThrottledView, rate_limit_headers
 
 
 class ClientThrottle(BaseThrottle):
-    """Lets the rate limiter decide, per client address behind `NUM_PROXIES` proxies."""
+    """Applies the rate limiter per client address."""
 
-    def __init__(self, limiter: RateLimiter) -> None:
+    def __init__(self, limiter: RateLimiter, client: str) -> None:
         self._limiter = limiter
-        self._verdict: Verdict | None = None
+        self._client = client
+        self._decision: Decision | None = None
 
-    def allow_request(self, request: Request, view: APIView) -> bool:
-        """Whether the request is admitted."""
-        verdict = self._verdict = self._limiter.check(self.get_ident(request))
-        return verdict.admitted
+    def allow_request(self, request: HttpRequest, view: APIView) -> bool:
+        """Count the request, and return whether it is admitted."""
+        decision: Decision = request.META.get(DECISION) or self._limiter.check(self._client)
+        self._decision = decision
+        return decision.admitted
 
     def wait(self) -> float:
-        """Return the seconds until there is room for another one."""
-        return self._verdict.retry_after if self._verdict else 0.0
+        """Return the seconds until the next request can be admitted."""
+        return self._decision.retry_after if self._decision else 0.0
 
     def headers(self) -> dict[str, str]:
-        """Return limit, what is left of it, and the seconds until all of it is back."""
-        if self._verdict is None:
+        """Return the limit, the remaining requests, and the seconds until the window is empty."""
+        if self._decision is None:
             return {}
         return rate_limit_headers(
             limit=self._limiter.limit,
-            remaining=self._verdict.remaining,
-            reset=self._verdict.reset,
+            remaining=self._decision.remaining,
+            reset=self._decision.reset,
         )
 
 
-class _CinemixView(ThrottledView):
-    get_movies: Callable[[], MovieService] = staticmethod(_not_wired)
-    get_limiter: Callable[[], RateLimiter] = staticmethod(_not_wired)
+class _CinemixView(ThrottledView, PlainRequestView):
+    get_movies: Callable[[], MovieService] = staticmethod(not_wired)
+    get_limiter: Callable[[], RateLimiter] = staticmethod(not_wired)
 
     def get_throttles(self) -> list[BaseThrottle]:
-        # The others are refused anyway, or are a browser's question before the request.
+        # Other methods are refused with 405 or are CORS preflight requests.
         counts = self.request.method in {"GET", "HEAD"}
         if not counts:
             return []
-        throttle = ClientThrottle(self.get_limiter())
+        self.client = client_address(self.request)
+        throttle = ClientThrottle(self.get_limiter(), self.client)
         self.counted_by(throttle)
         return [throttle]
 
-    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], HttpResponse | None]:
         return errors.error_response
 
 
 class SearchView(_CinemixView):
     """`GET /api/v1/search/?query=`."""
 
-    @openapi.search_movies
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Find movies, series, episodes and games by title."""
-        query = parse_search_text(request.query_params.get("query"), "query")
-        page = _page(request.query_params.get("page", "1"))
-        return Response(MovieResultsAnswer(data=self.get_movies().search(query, page)).model_dump())
+        query, page = search_of(request)
+        results = self.get_movies().search(query, page, client=self.client)
+        return _success(results, max_age=SEARCH_SECONDS)
 
 
 class MovieView(_CinemixView):
     """`GET /api/v1/search/id/?id=`."""
 
-    @openapi.get_movie
-    def get(self, request: Request) -> Response:
-        """The details of a title."""
-        imdb_id = parse_imdb_id(request.query_params.get("id", ""))
-        return Response(MovieAnswer(data=self.get_movies().details(imdb_id)).model_dump())
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Return the details of a title."""
+        imdb_id = movie_id_of(request)
+        cached = self.get_movies().details(imdb_id, client=self.client)
+        return _success(cached.movie, max_age=cached.seconds_left)
 
 
-def _page(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= openapi.LAST_PAGE:
-        raise InvalidInput(f"'page' is a whole number from 1 to {openapi.LAST_PAGE}.")
-    return int(text)
+def _success(data: BaseModel, *, max_age: int) -> HttpResponse:
+    """Return `data` in the envelope; `max_age` is in seconds."""
+    return HttpResponse(
+        envelope(data),
+        content_type="application/json",
+        headers={"Cache-Control": f"public, max-age={max_age}"},
+    )

@@ -1,4 +1,4 @@
-"""The one time limit that holds for all work done on behalf of a request."""
+"""The time limit for all work that one request causes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,20 +7,15 @@ from contextvars import ContextVar
 
 
 class Deadline:
-    """A point in time, on a clock that only goes forward."""
+    """A point in time on a monotonic clock, `seconds` from now."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = clock() + seconds
 
     def left(self) -> float:
-        """Return the seconds that are left, never below 0."""
+        """Return the remaining seconds, at least 0."""
         return max(0.0, self._at - self._clock())
-
-    @property
-    def passed(self) -> bool:
-        """Whether no time is left."""
-        return self.left() <= 0
 
 
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
@@ -28,7 +23,7 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 @contextmanager
 def deadline_of(deadline: Deadline) -> Iterator[Deadline]:
-    """Make `deadline` hold for everything called inside, also in threads given this context."""
+    """Apply `deadline` to everything called inside, also in threads that run in this context."""
     token = _current.set(deadline)
     try:
         yield deadline
@@ -37,6 +32,6 @@ def deadline_of(deadline: Deadline) -> Iterator[Deadline]:
 
 
 def time_left(limit: float) -> float:
-    """Return `limit` seconds, or what the current deadline leaves where that is less."""
+    """Return `limit` or the remaining seconds of the current deadline, whichever is less."""
     deadline = _current.get()
     return limit if deadline is None else min(limit, deadline.left())

@@ -1,33 +1,35 @@
-"""What can go wrong between a caller, us and a film source."""
+"""The errors that the service raises on purpose."""
 
-# ServiceError               a request that cannot be answered as asked
-# |- InvalidInput            the caller sent something that cannot be meant
-# |- Overloaded              too much to do already; the caller is to come back
-# `- UpstreamError           a film source let us down
-#    |- UpstreamNotFound        it answered: no such title
-#    |- UpstreamUnavailable     could not look; another try may help
-#    |  |- UpstreamTimeout         no answer in the time of one attempt
-#    |  |- DeadlineExceeded        the time of the whole request ran out
-#    |  |- UpstreamRateLimited     it asks us to slow down
+import math
+
+# ServiceError               the request cannot be answered as it was sent
+# |- InvalidInput            the caller sent an invalid value
+# |- Overloaded              the service is busy, or the caller is too fast
+# `- UpstreamError           a film source failed
+#    |- UpstreamNotFound        it has no such title
+#    |- UpstreamUnavailable     it could not be asked; another attempt may succeed
+#    |  |- UpstreamTimeout         no answer within the time of one attempt
+#    |  |- DeadlineExceeded        no time left for the whole request
+#    |  |- UpstreamRateLimited     it asks for fewer calls
 #    |  |- UpstreamQuotaExhausted  the calls of the day or month are used up
 #    |  |- UpstreamRejected        it refuses our key
-#    |  `- UpstreamNotConfigured   we have no key to show it
-#    |- RegionNotCovered        our plan there has no offers for the region
-#    `- UpstreamBadAnswer       an answer that cannot be used: not JSON, wrong shape, other 4xx
+#    |  `- UpstreamNotConfigured   no key is configured
+#    |- RegionNotCovered        our plan does not include the region
+#    `- UpstreamBadAnswer       an unusable answer: not JSON, wrong shape, another 4xx
 
 
 class ServiceError(Exception):
-    """A request that cannot be answered as asked."""
+    """The request cannot be answered as it was sent."""
 
 
 class InvalidInput(ServiceError):
-    """The caller's input is at fault; the message tells the caller how."""
+    """The caller sent an invalid value; the message names the parameter and the rule."""
 
 
 class Overloaded(ServiceError):
-    """There is too much to do already, for everybody or for this caller; `retry_after` in seconds.
+    """The service takes no more work now; another attempt makes sense in `retry_after` seconds.
 
-    `is_callers_fault` tells a caller who is too fast from a service that is too busy.
+    `is_callers_fault` is true if this caller sends too many requests, false if the service is busy.
     """
 
     def __init__(self, message: str, *, retry_after: float, is_callers_fault: bool = False) -> None:
@@ -35,13 +37,19 @@ class Overloaded(ServiceError):
         self.retry_after = retry_after
         self.is_callers_fault = is_callers_fault
 
+    @classmethod
+    def for_caller(cls, retry_after: float) -> "Overloaded":
+        """Return the error for a caller that sends too many requests."""
+        message = f"Too many requests: try again in {math.ceil(retry_after)} s."
+        return cls(message, retry_after=retry_after, is_callers_fault=True)
+
 
 class UpstreamError(ServiceError):
-    """A film source let us down.
+    """A film source failed.
 
     `code` is the warning code that clients see, `reason` a short name for the logs, `source` the
-    name of the upstream. `retry_after` is the number of seconds after which another try makes
-    sense, None where nobody knows. None of them ever holds a URL or text sent by the upstream.
+    name of the source. `retry_after` is the number of seconds after which another attempt makes
+    sense, None if it is unknown. None of them ever holds a URL or text that the source sent.
     """
 
     code = "unavailable"
@@ -52,15 +60,20 @@ class UpstreamError(ServiceError):
         self.reason = reason
         self.retry_after = retry_after
 
+    @property
+    def is_tls_failure(self) -> bool:
+        """Whether TLS failed, as with an invalid certificate; another attempt does not help."""
+        return self.reason.startswith("tls_")
+
 
 class UpstreamNotFound(UpstreamError):
-    """The source answered that there is no such title."""
+    """The source has no such title."""
 
     code = "not_found"
 
 
 class UpstreamUnavailable(UpstreamError):
-    """The source could not be asked, or failed while answering."""
+    """The source could not be asked, or failed to answer."""
 
 
 class UpstreamTimeout(UpstreamUnavailable):
@@ -70,19 +83,19 @@ class UpstreamTimeout(UpstreamUnavailable):
 
 
 class DeadlineExceeded(UpstreamUnavailable):
-    """The time that the whole request may take ran out first."""
+    """The deadline of the whole request passed."""
 
     code = "deadline"
 
 
 class UpstreamRateLimited(UpstreamUnavailable):
-    """The source asks us to slow down."""
+    """The source asks for fewer calls."""
 
     code = "rate_limited"
 
 
 class UpstreamQuotaExhausted(UpstreamUnavailable):
-    """The calls that the source grants us in a day or month are used up."""
+    """The calls that the source allows in a day or month are used up."""
 
     code = "quota_exhausted"
 
@@ -94,19 +107,19 @@ class UpstreamRejected(UpstreamUnavailable):
 
 
 class UpstreamNotConfigured(UpstreamUnavailable):
-    """The source wants a key and none is set."""
+    """The source needs a key and none is configured."""
 
     code = "not_configured"
 
 
 class RegionNotCovered(UpstreamError):
-    """Our plan with the source does not include the region asked for."""
+    """Our plan does not include the requested region."""
 
     code = "region_not_covered"
 
 
 class UpstreamBadAnswer(UpstreamError):
-    """The source answered something that cannot be used."""
+    """The answer of the source is unusable."""
 
     code = "bad_response"
 
@@ -129,5 +142,5 @@ _BY_CODE: dict[str, type[UpstreamError]] = {
 
 
 def error_for_code(code: str) -> type[UpstreamError]:
-    """Return the class whose `code` this is, `UpstreamUnavailable` for one that nobody has."""
+    """Return the class with this `code`, `UpstreamUnavailable` if the code is unknown."""
     return _BY_CODE.get(code, UpstreamUnavailable)

@@ -5,8 +5,13 @@ The views are synchronous, so each request costs a hop to a thread here: prefer 
 
 from django.core.asgi import get_asgi_application
 
-from filmosphere.startup import load_settings_or_exit, reach_redis_or_exit
+from filmosphere.startup import limit_connections, load_settings_or_exit, reach_redis_or_exit
 
 load_settings_or_exit(serves=True)
+limit_connections()
 reach_redis_or_exit()
 application = get_asgi_application()
+# It needs the settings and the applications.
+from filmosphere.observation import observe  # noqa: E402
+
+observe()

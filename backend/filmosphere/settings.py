@@ -1,9 +1,10 @@
 """Settings of the service, read from the environment and `.env`.
 
-`.env.example` explains each one. The only place where a default is written.
+`filmosphere.settings_table` defines them; here are only the rules between several of them.
 """
 
 import os
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,17 @@ import drf_spectacular_sidecar
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
-from filmosphere.environment import Environment
+from core import replica
+from filmosphere.environment import Environment, is_installed
+from filmosphere.settings_table import SETTINGS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PROJECT_DIR = BASE_DIR.parent
 
-env = Environment.load(Path(os.environ.get("ENV_FILE", PROJECT_DIR / ".env")))
+env = Environment.load(Path(os.environ.get("ENV_FILE", PROJECT_DIR / ".env")), SETTINGS)
+
+# Reported at the start: what was given and has no effect.
+ENVIRONMENT_WARNINGS = env.warnings
 
 # --- Film sources -----------------------------------------------------------------------------
 
@@ -32,67 +38,78 @@ UPSTREAM_SETTINGS = (
     "OMDB_API_KEY",
 )
 
-# Nothing said about any source: all of them are the sandbox. One word about one of them and all
-# are real, so that a service is never part fact and part fiction.
+# If no setting of a source is given, all of them are the sandbox. If one is given, all are real, so
+# that a service never mixes made-up and real data.
 SANDBOX = not any(env.given(name) for name in UPSTREAM_SETTINGS)
-PORT = env.integer("PORT", 8000, minimum=1, maximum=65_535)
-SANDBOX_PORT = env.integer("SANDBOX_PORT", PORT % 65_535 + 1, minimum=1, maximum=65_535)
+PORT = env.read("PORT")
+SANDBOX_PORT = env.read("SANDBOX_PORT", str(PORT % 65_535 + 1))
+OPS_PORT = env.read("OPS_PORT")
+if OPS_PORT == PORT or (SANDBOX and OPS_PORT == SANDBOX_PORT):
+    raise ImproperlyConfigured("OPS_PORT must be another port than PORT and SANDBOX_PORT")
+
+
+def _in_sandbox(name: str, default: str) -> Any:
+    """Read a setting that has another default in the sandbox."""
+    return env.read(name, default if SANDBOX else None)
+
+
 _sandbox_url = f"http://127.0.0.1:{SANDBOX_PORT}"
-
-
-def _source(real: str, sandbox: str) -> str:
-    return f"{_sandbox_url}{sandbox}" if SANDBOX else real
-
-
-IMDBAPI_BASE = env.base_url("IMDBAPI_BASE", _source("https://api.imdbapi.dev", "/imdbapi"))
-KINO_BASE = env.base_url("KINO_BASE", _source("https://api.kinocheck.de", "/kinocheck"))
-KINO_API_KEY = env.key("KINO_API_KEY", "sandbox-kinocheck-key" if SANDBOX else "")
-KINO_LANGUAGE = env.choice("KINO_LANGUAGE", "en", ("en", "de"))
-WATCHMODE_BASE = env.base_url(
-    "WATCHMODE_BASE", _source("https://api.watchmode.com/v1", "/watchmode/v1")
+IMDBAPI_BASE = _in_sandbox("IMDBAPI_BASE", f"{_sandbox_url}/imdbapi")
+KINO_BASE = _in_sandbox("KINO_BASE", f"{_sandbox_url}/kinocheck")
+KINO_API_KEY = _in_sandbox("KINO_API_KEY", "sandbox-kinocheck-key")
+KINO_LANGUAGE = env.read("KINO_LANGUAGE")
+KINO_LANGUAGES = env.read("KINO_LANGUAGES", KINO_LANGUAGE)
+WATCHMODE_BASE = _in_sandbox("WATCHMODE_BASE", f"{_sandbox_url}/watchmode/v1")
+WATCHMODE_API_KEY = _in_sandbox("WATCHMODE_API_KEY", "sandbox-watchmode-key")
+WATCHMODE_REGION = env.read("WATCHMODE_REGION")
+# The first one is that of the payload.
+WATCHMODE_REGIONS = tuple(
+    dict.fromkeys([WATCHMODE_REGION, *env.read("WATCHMODE_REGIONS", WATCHMODE_REGION)])
 )
-WATCHMODE_API_KEY = env.key("WATCHMODE_API_KEY", "sandbox-watchmode-key" if SANDBOX else "")
-OMDB_BASE_URL = env.base_url("OMDB_BASE_URL", _source("https://www.omdbapi.com/", "/omdb/"))
-OMDB_API_KEY = env.key("OMDB_API_KEY", "5a4db0c5" if SANDBOX else "")
-OMDB_DAILY_LIMIT = env.integer("OMDB_DAILY_LIMIT", 1000, minimum=1)
-WATCHMODE_REGION = env.pattern("WATCHMODE_REGION", "TR", "[A-Z]{2}", "two capital letters")
+OMDB_BASE_URL = _in_sandbox("OMDB_BASE_URL", f"{_sandbox_url}/omdb/")
+OMDB_API_KEY = _in_sandbox("OMDB_API_KEY", "5a4db0c5")
+OMDB_DAILY_LIMIT = env.read("OMDB_DAILY_LIMIT")
 
-HTTP_TIMEOUT = env.seconds("HTTP_TIMEOUT", 10, maximum=600)
-HTTP_RETRIES = env.integer("HTTP_RETRIES", 3, minimum=1, maximum=10)
-FETCH_DEADLINE = env.seconds("FETCH_DEADLINE", 15, maximum=600)
-# IMDbAPI.dev refuses bursts; its stand-in, as started, does not.
-IMDBAPI_RATE = env.calls_in_seconds("IMDBAPI_RATE", "" if SANDBOX else "8/5")
-KINO_DAILY_LIMIT = env.integer("KINO_DAILY_LIMIT", 1000)
-IMDBAPI_CONCURRENCY = env.integer("IMDBAPI_CONCURRENCY", 3, minimum=1, maximum=256)
-KINO_CONCURRENCY = env.integer("KINO_CONCURRENCY", 8, minimum=1, maximum=256)
-WATCHMODE_CONCURRENCY = env.integer("WATCHMODE_CONCURRENCY", 8, minimum=1, maximum=256)
-OMDB_CONCURRENCY = env.integer("OMDB_CONCURRENCY", 8, minimum=1, maximum=256)
+HTTP_TIMEOUT = env.read("HTTP_TIMEOUT")
+HTTP_RETRIES = env.read("HTTP_RETRIES")
+FETCH_DEADLINE = env.read("FETCH_DEADLINE")
+QUEUE_PATIENCE = env.read("QUEUE_PATIENCE")
+# IMDbAPI.dev refuses bursts; the sandbox does not.
+IMDBAPI_RATE: tuple[int, float] | None = _in_sandbox("IMDBAPI_RATE", "")
+KINO_DAILY_LIMIT = env.read("KINO_DAILY_LIMIT")
+IMDBAPI_CONCURRENCY = env.read("IMDBAPI_CONCURRENCY")
+KINO_CONCURRENCY = env.read("KINO_CONCURRENCY")
+WATCHMODE_CONCURRENCY = env.read("WATCHMODE_CONCURRENCY")
+OMDB_CONCURRENCY = env.read("OMDB_CONCURRENCY")
 
 # --- What is kept, and for how long -----------------------------------------------------------
 
-CACHE_TTL = timedelta(hours=env.seconds("CACHE_TTL_HOURS", 24, maximum=24 * 365))
-HOT_SECONDS = env.seconds_or_none("HOT_SECONDS", 1, maximum=10)
-PARTIAL_RETRY = timedelta(seconds=env.seconds("PARTIAL_RETRY_SECONDS", 300))
-# Of the movies that Cinemix keeps.
-MOVIE_CACHE_TTL = timedelta(seconds=env.integer("CACHE_TTL", 3600, minimum=1))
+CACHE_TTL = env.read("CACHE_TTL_HOURS")
+# The lifetimes of sections that are kept longer than their film.
+SECTION_TTL = env.read("SECTION_TTL_HOURS")
+STREAMING_MAX_AGE = timedelta(days=env.read("STREAMING_MAX_AGE_DAYS"))
+HOT_SECONDS = env.read("HOT_SECONDS")
+PARTIAL_RETRY = timedelta(seconds=env.read("PARTIAL_RETRY_SECONDS"))
 
 # --- Limits for callers -----------------------------------------------------------------------
 
-SEARCH_THROTTLE_RATE = env.rate("SEARCH_THROTTLE_RATE", "60/min")
-FILM_MISS_THROTTLE_RATE = env.rate("FILM_MISS_THROTTLE_RATE", "60/min")
-NUM_PROXIES = env.integer("NUM_PROXIES", 0, maximum=16)
+SEARCH_THROTTLE_RATE = env.read("SEARCH_THROTTLE_RATE")
+FILM_MISS_THROTTLE_RATE = env.read("FILM_MISS_THROTTLE_RATE")
+UNKNOWN_ID_THROTTLE_RATE = _in_sandbox("UNKNOWN_ID_THROTTLE_RATE", "")
+NUM_PROXIES = env.read("NUM_PROXIES")
 
-WINDOW_SIZE = env.integer("WINDOW_SIZE", 60, minimum=1)
-BUCKET_SIZE = env.integer("BUCKET_SIZE", 10, minimum=1)
-MAX_THRESHOLD = env.integer("MAX_THRESHOLD", 10, minimum=1)
+WINDOW_SIZE = env.read("WINDOW_SIZE")
+BUCKET_SIZE = env.read("BUCKET_SIZE")
+MAX_THRESHOLD = env.read("MAX_THRESHOLD")
 if WINDOW_SIZE % BUCKET_SIZE or BUCKET_SIZE * 2 > WINDOW_SIZE:
     raise ImproperlyConfigured("BUCKET_SIZE must divide WINDOW_SIZE and be at most half of it")
 
 # --- Django -----------------------------------------------------------------------------------
 
-DEBUG = env.boolean("DJANGO_DEBUG", default=False)
-SECRET_KEY = env.text("DJANGO_SECRET_KEY") or (get_random_secret_key() if SANDBOX else "")
-ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if SANDBOX else "")
+DEBUG = env.read("DJANGO_DEBUG")
+SECRET_KEY_IS_GIVEN = bool(env.read("DJANGO_SECRET_KEY"))
+SECRET_KEY = env.read("DJANGO_SECRET_KEY") or (get_random_secret_key() if SANDBOX else "")
+ALLOWED_HOSTS = _in_sandbox("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 if not SECRET_KEY:
     raise ImproperlyConfigured("DJANGO_SECRET_KEY is missing")
 if not DEBUG:
@@ -105,20 +122,30 @@ if not DEBUG:
         raise ImproperlyConfigured(
             "DJANGO_ALLOWED_HOSTS is empty: name the hosts under which clients reach the service"
         )
+    if not all(
+        re.fullmatch(r"\.?[a-zA-Z0-9.-]+|\[[0-9a-fA-F:.]+\]", host) for host in ALLOWED_HOSTS
+    ):
+        raise ImproperlyConfigured(
+            "DJANGO_ALLOWED_HOSTS must list names such as films.example, without scheme, port and *"
+        )
 
-HOST = env.text("HOST", "127.0.0.1")
+# IPv6 addresses may have the brackets that they have in URLs.
+HOST = env.read("HOST").removeprefix("[").removesuffix("]")
 if SANDBOX and HOST not in {"127.0.0.1", "localhost", "::1"}:
     raise ImproperlyConfigured(
         "HOST must be loopback while the film sources are the sandbox: "
         "set IMDBAPI_BASE and the others to serve real films"
     )
-WORKERS = env.integer("WORKERS", 1, minimum=1, maximum=64)
-BLOCKING_THREADS = env.integer("BLOCKING_THREADS", 32, minimum=2, maximum=512)
+WORKERS = env.read("WORKERS")
+BLOCKING_THREADS = env.read("BLOCKING_THREADS")
+KEEP_ALIVE_SECONDS = env.read("KEEP_ALIVE_SECONDS")
+DRAIN_SECONDS = env.read("DRAIN_SECONDS")
 # Below the number of threads, so that films in the cache never wait for films that are not.
-DRAIN_SECONDS = env.seconds_or_none("DRAIN_SECONDS", 2, maximum=60)
-COLD_CONCURRENCY = env.integer(
-    "COLD_CONCURRENCY", max(1, BLOCKING_THREADS * 3 // 4), minimum=1, maximum=BLOCKING_THREADS - 1
-)
+COLD_CONCURRENCY = env.read("COLD_CONCURRENCY", str(max(1, BLOCKING_THREADS * 3 // 4)))
+if COLD_CONCURRENCY >= BLOCKING_THREADS:
+    raise ImproperlyConfigured("COLD_CONCURRENCY must be less than BLOCKING_THREADS")
+# The same for Cinemix, whose requests must not delay films. One thread stays free for hits.
+MOVIE_COLD_CONCURRENCY = max(1, min(OMDB_CONCURRENCY, BLOCKING_THREADS - 1 - COLD_CONCURRENCY))
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -127,7 +154,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sites",
     "allauth",
-    "allauth.account",
+    # Without its middleware: no account page is routed, and no request has a session.
+    "filmosphere.accounts.AccountsConfig",
     "allauth.socialaccount",
     "corsheaders",
     "rest_framework",
@@ -140,23 +168,15 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "core.middleware.RequestContextMiddleware",
-    "core.cors.CrossOriginMiddleware",
-    # A hit goes no further: what follows is about pages, forms and accounts.
-    "filmosphere.wiring.cached_film_middleware",
+    "web.request_context.RequestContextMiddleware",
+    "web.cors.CrossOriginMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "allauth.account.middleware.AccountMiddleware",
 ]
 
-# What a middleware did not foresee comes out at the first one, which answers for it in JSON:
-# Django's own page for it is HTML.
+# Unexpected exceptions reach the first middleware, which answers with JSON: Django's own page is
+# HTML.
 DEBUG_PROPAGATE_EXCEPTIONS = True
 
 ROOT_URLCONF = "filmosphere.urls"
@@ -165,18 +185,12 @@ ASGI_APPLICATION = "filmosphere.asgi.application"
 # Both forms of each path are routed; a redirect would cost a client a round trip.
 APPEND_SLASH = False
 
-# allauth's models and checks want an engine; no template of ours exists.
+# The page of /api/docs.
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "web" / "templates"],
         "APP_DIRS": True,
-        "OPTIONS": {
-            "context_processors": [
-                "django.template.context_processors.request",
-                "django.contrib.auth.context_processors.auth",
-                "django.contrib.messages.context_processors.messages",
-            ]
-        },
     }
 ]
 
@@ -192,17 +206,24 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Database and cache -----------------------------------------------------------------------
 
+DATABASE_IS_GIVEN = env.given("DATABASE_URL")
 DATABASES: dict[str, dict[str, Any]] = {
-    "default": env.database(
-        "DATABASE_URL", f"sqlite:///{PROJECT_DIR / 'var' / 'filmosphere.sqlite3'}"
-    )
+    "default": env.read("DATABASE_URL", f"sqlite:///{PROJECT_DIR / 'var' / 'filmosphere.sqlite3'}")
 }
 _database = DATABASES["default"]
-_database["CONN_MAX_AGE"] = 60
-_database["CONN_HEALTH_CHECKS"] = True
-QUERY_TIMEOUT_MS = env.integer("QUERY_TIMEOUT_MS", 1000, maximum=60_000)
-# What the processes that answer requests add to these; management commands take their time.
-SERVING_DATABASE_OPTIONS: dict[str, str] = {}
+_replica = env.read("DATABASE_REPLICA_URL")
+if _replica:
+    if not str(_database["ENGINE"]).endswith("postgresql"):
+        raise ImproperlyConfigured("DATABASE_REPLICA_URL needs a PostgreSQL in DATABASE_URL")
+    DATABASES[replica.ALIAS] = _replica
+for _each in DATABASES.values():
+    _each.setdefault("CONN_MAX_AGE", 60)
+    _each["CONN_HEALTH_CHECKS"] = True
+QUERY_TIMEOUT_MS = env.read("QUERY_TIMEOUT_MS")
+DB_CONNECTIONS = env.read("DB_CONNECTIONS")
+# What processes that answer requests add to each of DATABASES; management commands have connections
+# without limits.
+SERVING_DATABASES: dict[str, dict[str, Any]] = {}
 if str(_database["ENGINE"]).endswith("sqlite3"):
     # Readers do not wait for the writer, and a writer that has to wait does so instead of failing.
     _database["OPTIONS"] = {
@@ -212,44 +233,67 @@ if str(_database["ENGINE"]).endswith("sqlite3"):
     }
     (PROJECT_DIR / "var").mkdir(exist_ok=True)
 else:
-    _given = _database.get("OPTIONS")
-    _given = _given if isinstance(_given, dict) else {}
-    # What DATABASE_URL says after its question mark, such as sslmode=require, holds.
-    _database["OPTIONS"] = {
-        "connect_timeout": 2,
-        # A server that vanished without a word, as in a failover, is given up after 3 s.
-        "tcp_user_timeout": 3000,
-        "application_name": "filmosphere",
-    } | _given
-    if QUERY_TIMEOUT_MS and "options" not in _given:
-        # The last one frees what a process holds that was paused in the middle of a transaction.
-        SERVING_DATABASE_OPTIONS["options"] = (
-            f"-c statement_timeout={QUERY_TIMEOUT_MS} -c lock_timeout={QUERY_TIMEOUT_MS} "
-            f"-c idle_in_transaction_session_timeout={5 * QUERY_TIMEOUT_MS} "
-            # What a crash of the database loses with it, the last films stored, is fetched again.
-            "-c synchronous_commit=off "
-            # Django would ask for it in a query of its own on each new connection.
-            "-c TimeZone=UTC"
-        )
+    for _each in DATABASES.values():
+        _each["ENGINE"] = "core.postgresql"
+        # Parameters of the address such as sslmode=require take precedence.
+        _each["OPTIONS"] = {
+            "connect_timeout": 2,
+            # A server that disappeared without closing its connections, as in a failover, is given
+            # up after 3 s.
+            "tcp_user_timeout": 3000,
+            "application_name": "filmosphere",
+        } | _each.get("OPTIONS", {})
+    _pool = {"size": DB_CONNECTIONS, "limit": None, "patience": 1.0}
+    _session: dict[str, object] = {}
+    if QUERY_TIMEOUT_MS:
+        _pool |= {
+            # The limit of the server comes first: it does not cost the connection.
+            "limit": QUERY_TIMEOUT_MS / 1000 + 0.5,
+            "patience": QUERY_TIMEOUT_MS / 1000,
+        }
+        _session = {
+            "statement_timeout": QUERY_TIMEOUT_MS,
+            "lock_timeout": QUERY_TIMEOUT_MS,
+            # Ends the transaction of a process that was paused in the middle of it.
+            "idle_in_transaction_session_timeout": 5 * QUERY_TIMEOUT_MS,
+            # Films that were stored just before a crash of the database are fetched again.
+            "synchronous_commit": "off",
+        }
+    SERVING_DATABASES["default"] = {"POOL": _pool, "SESSION": _session}
+    if _replica:
+        # A request that the replica fails still has to ask the primary.
+        _pool_of_replica = _pool | {"limit": 1.0, "patience": 0.5}
+        SERVING_DATABASES[replica.ALIAS] = {"POOL": _pool_of_replica, "SESSION": _session}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.redis_url("REDIS_URL")
-# Where they are given they win over what the URL says.
-REDIS_PASSWORD = env.text("REDIS_PASSWORD") or None
-REDIS_DB = env.integer("REDIS_DB", 0) if env.text("REDIS_DB") else None
+REDIS_URL = env.read("REDIS_URL")
+# If given, they override those of the URL.
+REDIS_PASSWORD = env.read("REDIS_PASSWORD")
+REDIS_DB = env.read("REDIS_DB", "")
 if REDIS_URL:
-    CACHES: dict[str, dict[str, object]] = {
-        "default": {"BACKEND": "core.cache.ForgivingRedisCache", "LOCATION": REDIS_URL}
+    _cache: dict[str, object] = {
+        "BACKEND": "core.redis.ResilientRedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {"PASSWORD": REDIS_PASSWORD, "DB": REDIS_DB, "MAX_ENTRIES": 10_000},
     }
 else:
-    CACHES = {
-        "default": {
-            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-            # By default it forgets a third of what it counts for callers past the 300th.
-            "OPTIONS": {"MAX_ENTRIES": 10_000},
-        }
+    _cache = {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        # With the default of 300 entries, callers past the 300th would remove limits of others.
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
     }
+CACHES: dict[str, dict[str, object]] = {
+    "default": _cache,
+    # The movies of Cinemix.
+    "movies": {
+        "LOCATION": "movies",
+        **_cache,
+        "KEY_PREFIX": "movie_",
+        "KEY_FUNCTION": "core.optional_redis.prefixed_key",
+        "TIMEOUT": env.read("CACHE_TTL"),
+    },
+}
 
 # --- REST framework ---------------------------------------------------------------------------
 
@@ -258,11 +302,17 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "core.negotiation.JSONAlways",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "web.negotiation.JSONAlways",
     "DEFAULT_METADATA_CLASS": None,
-    "DEFAULT_SCHEMA_CLASS": "core.openapi.ServiceSchema",
-    "EXCEPTION_HANDLER": "core.exception_handler.error_response",
+    "DEFAULT_SCHEMA_CLASS": "web.openapi.ServiceSchema",
+    "EXCEPTION_HANDLER": "web.exception_handler.error_response",
     "NUM_PROXIES": NUM_PROXIES,
+    # By the scope of each throttle; None means no limit.
+    "DEFAULT_THROTTLE_RATES": {
+        "search": SEARCH_THROTTLE_RATE,
+        "miss": FILM_MISS_THROTTLE_RATE,
+        "unknown": UNKNOWN_ID_THROTTLE_RATE,
+    },
     "UNAUTHENTICATED_USER": None,
     # `?format=` is an unknown parameter like any other.
     "URL_FORMAT_OVERRIDE": None,
@@ -270,32 +320,56 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Filmosphere API",
-    "DESCRIPTION": "One request gives everything that a client needs to show a film.",
+    # Not in `externalDocs`: that requires an absolute address, which the service does not know.
+    "DESCRIPTION": (
+        "One request gives everything that a client needs to show a film. "
+        "The [API guide](/api/guide) has examples, and explains warnings, caching and limits."
+    ),
     "VERSION": "1.0.0",
-    "OAS_VERSION": "3.0.3",
+    "CONTACT": {"name": "The maintainers of Filmosphere"},
+    "LICENSE": {"name": "MIT", "url": "https://opensource.org/license/mit"},
+    "OAS_VERSION": "3.1.0",
     "SERVERS": [{"url": "/", "description": "The server that this document comes from."}],
     "TAGS": [
         {"name": "Films", "description": "Films merged from IMDb, KinoCheck and Watchmode."},
         {"name": "Cinemix", "description": "Movies from OMDb; few requests a minute are granted."},
         {"name": "Service", "description": "For those who run it."},
     ],
-    "ENUM_NAME_OVERRIDES": {"WarningCode": "films.serializers.WARNING_CODES"},
+    "DEFAULT_GENERATOR_CLASS": "api.openapi.DocumentGenerator",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "core.openapi.share_headers",
-        "core.openapi.null_as_alternative",
+        "web.openapi.share_headers",
+        "web.openapi.without_titles",
+        "web.openapi.open_to_all",
     ],
+    # Films, Cinemix, the service; within each the order of the URL patterns.
+    "SORT_OPERATIONS": lambda operation: (
+        not operation[0].startswith("/api/"),
+        operation[0].startswith("/api/v1/"),
+    ),
+    # Path parameters come first, then query parameters, then headers.
+    "SORT_OPERATION_PARAMETERS": lambda parameter: (
+        ("path", "query", "header").index(parameter["in"]),
+        parameter["name"],
+    ),
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    # Without the null it would show this document to a validator on the internet.
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "tryItOutEnabled": True, "validatorUrl": None},
+    "SWAGGER_UI_SETTINGS": {
+        "deepLinking": True,
+        "filter": True,
+        "tryItOutEnabled": True,
+        # The list of schemas is there, but collapsed.
+        "defaultModelsExpandDepth": 0,
+        # Without the null it would show this document to a validator on the internet.
+        "validatorUrl": None,
+    },
 }
 
 # --- The files of /api/docs --------------------------------------------------------------------
 
 STATIC_URL = "/static/"
-# Straight from the package that brings them, and nothing else: there is nothing to collect.
+# Served from the package that contains them, so nothing has to be collected.
 STATICFILES_DIRS = [
     (
         "drf_spectacular_sidecar/swagger-ui-dist",
@@ -312,20 +386,39 @@ WHITENOISE_AUTOREFRESH = False
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 X_FRAME_OPTIONS = "DENY"
-# TLS, the redirect to it and HSTS belong to the proxy that holds the certificate.
-SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
+SILENCED_SYSTEM_CHECKS = [
+    # No request is authenticated by a cookie, so there is nothing that CSRF could abuse.
+    "security.W003",
+    # TLS, the redirect to it and HSTS belong to the proxy that holds the certificate.
+    "security.W004",
+    "security.W008",
+]
 
 # --- Browsers on other origins ----------------------------------------------------------------
 
-CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOWED_ORIGINS = env.read("CORS_ALLOWED_ORIGINS")
+# In the sandbox, pages on localhost may call the service.
+CORS_ALLOWED_ORIGIN_REGEXES = (
+    [r"http://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?\Z"] if SANDBOX else []
+)
 CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
-CORS_ALLOW_HEADERS = ("accept", "content-type", "if-none-match", "x-correlation-id")
-# Without this list a page can read none of them.
+CORS_ALLOW_HEADERS = (
+    "accept",
+    "content-type",
+    "if-none-match",
+    "prefer",
+    "traceparent",
+    "x-correlation-id",
+)
+# A page can read no other response headers, apart from a few that are always readable.
 CORS_EXPOSE_HEADERS = (
-    "Age",
     "Cache-Status",
+    "Deprecation",
     "ETag",
+    "Last-Modified",
+    "Preference-Applied",
     "Retry-After",
+    "Sunset",
     "X-Correlation-ID",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
@@ -339,25 +432,38 @@ USE_I18N = False
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+APP_REVISION = env.read("APP_REVISION")
+
+# --- Traces -----------------------------------------------------------------------------------
+
+OTEL_EXPORTER_OTLP_ENDPOINT = env.read("OTEL_EXPORTER_OTLP_ENDPOINT")
+if OTEL_EXPORTER_OTLP_ENDPOINT and not is_installed("opentelemetry.exporter.otlp.proto.http"):
+    raise ImproperlyConfigured(
+        "OTEL_EXPORTER_OTLP_ENDPOINT is set but OpenTelemetry is not installed: "
+        "pip install -r requirements/otel.txt"
+    )
+
 # --- Logs -------------------------------------------------------------------------------------
 
-LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
-# Readable lines where a person looks on.
+LOG_LEVEL = env.read("LOG_LEVEL")
+# Readable lines on a terminal.
 _readable = "console" if sys.stderr.isatty() else "json"
-LOG_FORMAT = env.choice("LOG_FORMAT", _readable, ("json", "console"))
+LOG_FORMAT = env.read("LOG_FORMAT", _readable)
+# OpenTelemetry is imported only if traces are exported.
+_trace_filter = {"trace": {"()": "core.spans.TraceFilter"}} if OTEL_EXPORTER_OTLP_ENDPOINT else {}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"context": {"()": "core.utils.logging.ContextFilter"}},
+    "filters": {"context": {"()": "core.utils.logging.ContextFilter"}} | _trace_filter,
     "formatters": {
         "json": {"()": "core.utils.logging.JSONFormatter"},
         "console": {"()": "core.utils.logging.ConsoleFormatter"},
     },
     "handlers": {
         "stderr": {
-            "class": "core.utils.logging.SheddingHandler",
+            "class": "core.utils.logging.NonBlockingHandler",
             "formatter": LOG_FORMAT,
-            "filters": ["context"],
+            "filters": ["context", *_trace_filter],
         },
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
@@ -366,7 +472,9 @@ LOGGING = {
         # They print whole URLs, keys included.
         "httpx": {"level": "WARNING"},
         "httpcore": {"level": "WARNING"},
-        # One traceback for each stray Host header; the access log has the line that matters.
+        # At DEBUG it prints each statement with its parameters, films included.
+        "django.db.backends": {"level": "INFO"},
+        # It logs a traceback for each unknown host; the access log has a line for each request.
         "django.security.DisallowedHost": {"handlers": [], "level": "CRITICAL", "propagate": False},
         # The access log has these too.
         "django.request": {"level": "CRITICAL"},

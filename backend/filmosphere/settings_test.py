@@ -4,13 +4,12 @@ Only `DATABASE_URL` and `REDIS_URL` are taken over, to run the tests on those se
 """
 
 import os
-import re
-from pathlib import Path
 
-_example = Path(__file__).resolve().parents[2] / ".env.example"
-for _name in re.findall(r"^#? ?([A-Z][A-Z_]+)=", _example.read_text(), re.MULTILINE):
-    if _name not in {"DATABASE_URL", "REDIS_URL"}:
-        os.environ.pop(_name, None)
+from filmosphere.settings_table import SETTINGS
+
+for _setting in SETTINGS:
+    if _setting.name not in {"DATABASE_URL", "REDIS_URL"}:
+        os.environ.pop(_setting.name, None)
 
 os.environ |= {
     "ENV_FILE": os.devnull,
@@ -24,7 +23,7 @@ os.environ |= {
     "OMDB_BASE_URL": "https://omdb.test",
     "OMDB_API_KEY": "test-omdb-key",
     "SEARCH_THROTTLE_RATE": "",
-    # Tests change rows behind the back of the cache.
+    # Tests change rows without the cache.
     "HOT_SECONDS": "0",
 }
 

@@ -1,49 +1,70 @@
 """From settings to objects: the one place that knows both.
 
-Each object is made when it is first asked for and lives as long as the process, so a server that
-forks its workers shares no socket between them.
+Each object is made when it is first asked for and lives as long as the process, so that a server
+that forks its workers shares no socket between them.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from threading import BoundedSemaphore
+from typing import Any
 
 import httpx
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.core.cache import caches
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+from prometheus_client import REGISTRY
 
-from cinemix.movie_cache import cache_movie, get_movie, peek_movie
+from cinemix.daily_share import DailyShare
+from cinemix.fast_path import FastMovies
+from cinemix.known_answers import KnownAnswers
+from cinemix.movie_cache import MovieCache
 from cinemix.movies import MovieService
-from cinemix.quota import OmdbQuota
 from cinemix.rate_limiter import RateLimiter
-from core.budgets import Pace, Quota, UpstreamBudgets
-from core.services.bulkhead import Bulkhead
-from core.services.gate import Gate, GatePolicy
+from core import metrics, replica
+from core.replica import Replica
+from core.services.circuit_breaker import CircuitBreaker
+from core.services.coordinator import Coordinator
+from core.services.housekeeping import Duty, Housekeeper
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
+from core.services.limits import Quota, Rate, UpstreamLimits
 from core.services.omdb_service import OmdbService
+from core.services.source import Source
+from core.services.upstream import UpstreamService
+from core.services.usage import forget_old_usage
 from core.services.watchmode_service import WatchmodeService
-from core.upstream_checks import Check, budgeted
-from films.hot_films import Application, HotFilms
-from films.middleware import CachedFilmMiddleware
-from films.services.fan_out import FanOut
-from films.services.fetch_register import FetchRegister
+from films.fast_path import FastPath
+from films.fast_search import FastSearch
+from films.payload import SECTIONS, RetryPolicy
+from films.services.background import BackgroundRefresher
+from films.services.bulk import BulkRefresher
+from films.services.fan_out import FanOut, SectionPages
 from films.services.film_aggregator import FilmAggregatorService
-from films.services.film_batch import BatchPolicy, FilmBatch
 from films.services.film_cache import FilmCacheService
-from films.services.film_fetcher import FilmFetcher, MemoryPolicy
 from films.services.film_search import FilmSearchService
-from films.services.upkeep import Upkeep
+from films.services.leases import FetchLeases
+from films.services.pruning import FilmPruner
+from films.services.reads import FilmReads
+from films.services.refresh import FilmRefresher, RefreshPolicy
+from web.fast_path import Application, FindAnswer, KeptAnswers
 
 FILM_SOURCES = (IMDbService.source, KinoCheckService.source, WatchmodeService.source)
+ALL_SOURCES = (*FILM_SOURCES, OmdbService.source)
 
-# Long enough to outlive some missed heartbeats, short enough to wait for after a crash.
+# Watchmode's free plan asks for it (https://api.watchmode.com/terms).
+_ATTRIBUTIONS = {
+    WatchmodeService.source: {
+        "text": "Streaming data powered by Watchmode.com",
+        "url": "https://www.watchmode.com/",
+    }
+}
+
+# Long enough to outlive some missed renewals, short enough to wait for after a crash.
 LEASE_TIME = timedelta(seconds=4)
-# How long a job in the background may stand in line for a paced source.
-UPKEEP_SECONDS = 60.0
 
 
 @cache
@@ -53,88 +74,184 @@ def http_client() -> HttpClient:
         timeout=settings.HTTP_TIMEOUT,
         attempts=settings.HTTP_RETRIES,
         ssl_context=httpx.create_ssl_context(trust_env=False),
+        secrets=(settings.KINO_API_KEY, settings.WATCHMODE_API_KEY, settings.OMDB_API_KEY),
     )
 
 
 @cache
-def gate(source: str) -> Gate:
-    """Return what this process knows about a source that all processes share."""
-    return Gate(source, shared=True)
-
-
-@cache
-def budgets() -> UpstreamBudgets:
-    """Return what all processes together may ask of the film sources."""
-    return _budgets({source: gate(source) for source in FILM_SOURCES})
-
-
-def _budgets(gates: Mapping[str, Gate]) -> UpstreamBudgets:
+def upstream_limits() -> UpstreamLimits:
+    """Return the limits that all processes share."""
     rate = settings.IMDBAPI_RATE
-    return UpstreamBudgets(
-        gates=gates,
-        paces={IMDbService.source: Pace(*rate, spare=1)} if rate else {},
+    # The key has few digits: without our secret its hash could be reversed.
+    account = salted_hmac("omdb", settings.OMDB_API_KEY, algorithm="sha256").hexdigest()[:32]
+    return UpstreamLimits(
+        rates={IMDbService.source: Rate(*rate, spare=1)} if rate else {},
         quotas={
             KinoCheckService.source: Quota("%Y-%m-%d", settings.KINO_DAILY_LIMIT),
             WatchmodeService.source: Quota("%Y-%m", None),
+            OmdbService.source: Quota("%Y-%m-%d", settings.OMDB_DAILY_LIMIT, account),
         },
-        probe_seconds=GatePolicy().pause,
     )
 
 
-def upstreams() -> dict[str, str]:
-    """Return how each film source stands."""
-    return budgets().overview()
-
-
 @cache
-def bulkhead(source: str) -> Bulkhead:
-    """Return the threads for a source, shared by all who ask it."""
+def coordinator() -> Coordinator:
+    """Return the sources of this process with the thread that keeps them in step with others."""
+    limits = upstream_limits()
+    # Calls are granted in this order. Watchmode's two calls are the longest chain of a film.
     concurrency = {
         IMDbService.source: settings.IMDBAPI_CONCURRENCY,
-        KinoCheckService.source: settings.KINO_CONCURRENCY,
         WatchmodeService.source: settings.WATCHMODE_CONCURRENCY,
+        KinoCheckService.source: settings.KINO_CONCURRENCY,
+        OmdbService.source: settings.OMDB_CONCURRENCY,
     }
-    return Bulkhead(source, concurrency=concurrency[source])
+    made = [
+        Source(
+            name,
+            concurrency=threads,
+            breaker=CircuitBreaker(name, shared=True),
+            call_seconds=settings.FETCH_DEADLINE,
+            rate=limits.rates.get(name),
+            quota=limits.quotas.get(name),
+        )
+        for name, threads in concurrency.items()
+    ]
+    return Coordinator(sources=made, limits=limits, renew_leases=fetch_leases().renew_kept)
+
+
+def sources() -> Mapping[str, Source]:
+    """Return the sources of this process by name."""
+    return coordinator().sources
+
+
+def source_states() -> dict[str, str]:
+    """Return for each film source `ok`, or the code for which it is not called right now."""
+    limits = upstream_limits()
+    return {name: limits.code_or_ok(row) for name, row in limits.read(FILM_SOURCES).items()}
+
+
+def source_infos() -> list[dict[str, Any]]:
+    """Return what clients may know of each film source (`films.serializers.SourceInfo`)."""
+    limits = upstream_limits()
+    covers = {
+        KinoCheckService.source: list(settings.KINO_LANGUAGES),
+        WatchmodeService.source: list(settings.WATCHMODE_REGIONS),
+    }
+    return [
+        {
+            "name": name,
+            "provides": [section.name for section in SECTIONS if section.source == name],
+            "state": limits.code_or_ok(row),
+            "covers": covers.get(name, []),
+            "attribution": _ATTRIBUTIONS.get(name),
+            "quota": limits.quota_info(name, row),
+        }
+        for name, row in limits.read(FILM_SOURCES).items()
+    ]
+
+
+def _imdb(breaker: CircuitBreaker) -> IMDbService:
+    return IMDbService(http=http_client(), base_url=settings.IMDBAPI_BASE, breaker=breaker)
+
+
+def _kinocheck(breaker: CircuitBreaker) -> KinoCheckService:
+    return KinoCheckService(
+        http=http_client(),
+        base_url=settings.KINO_BASE,
+        api_key=settings.KINO_API_KEY,
+        languages=settings.KINO_LANGUAGES,
+        breaker=breaker,
+    )
+
+
+def _watchmode(breaker: CircuitBreaker) -> WatchmodeService:
+    return WatchmodeService(
+        http=http_client(),
+        base_url=settings.WATCHMODE_BASE,
+        api_key=settings.WATCHMODE_API_KEY,
+        regions=settings.WATCHMODE_REGIONS,
+        breaker=breaker,
+    )
+
+
+def _omdb(breaker: CircuitBreaker) -> OmdbService:
+    return OmdbService(
+        http=http_client(),
+        base_url=settings.OMDB_BASE_URL,
+        api_key=settings.OMDB_API_KEY,
+        breaker=breaker,
+    )
 
 
 @cache
 def imdb_service() -> IMDbService:
     """Return the service for IMDbAPI.dev."""
-    return _imdb(gate(IMDbService.source))
+    return _imdb(sources()[IMDbService.source].breaker)
 
 
-def _imdb(gate: Gate) -> IMDbService:
-    return IMDbService(http=http_client(), base_url=settings.IMDBAPI_BASE, gate=gate)
+@cache
+def miss_slots() -> BoundedSemaphore:
+    """Return the slots for requests of the film surface that wait for a source."""
+    return BoundedSemaphore(settings.COLD_CONCURRENCY)
 
 
-def _kinocheck(gate: Gate) -> KinoCheckService:
-    return KinoCheckService(
-        http=http_client(),
-        base_url=settings.KINO_BASE,
-        api_key=settings.KINO_API_KEY,
-        language=settings.KINO_LANGUAGE,
-        gate=gate,
+@cache
+def movie_miss_slots() -> BoundedSemaphore:
+    """Return the slots for requests of Cinemix that wait for OMDb."""
+    return BoundedSemaphore(settings.MOVIE_COLD_CONCURRENCY)
+
+
+@cache
+def film_cache() -> FilmCacheService:
+    """Return the stored films."""
+    return FilmCacheService(
+        ttl=settings.CACHE_TTL,
+        offers_max_age=settings.STREAMING_MAX_AGE or None,
+        replica=_replica(),
     )
 
 
-def _watchmode(gate: Gate) -> WatchmodeService:
-    return WatchmodeService(
-        http=http_client(),
-        base_url=settings.WATCHMODE_BASE,
-        api_key=settings.WATCHMODE_API_KEY,
-        region=settings.WATCHMODE_REGION,
-        gate=gate,
+def _replica() -> Replica | None:
+    if replica.ALIAS not in settings.DATABASES:
+        return None
+    REGISTRY.register(metrics.REPLICA_CURRENT)
+    # A film in memory is up to HOT_SECONDS old as well.
+    return Replica(longest_lag=settings.HOT_SECONDS + 5)
+
+
+@cache
+def fetch_leases() -> FetchLeases:
+    """Return the leases of fetches."""
+    return FetchLeases(lease_time=LEASE_TIME)
+
+
+@cache
+def film_reads() -> FilmReads:
+    """Return the reads of this process."""
+    return FilmReads()
+
+
+@cache
+def film_pruner() -> FilmPruner:
+    """Return what deletes stored films."""
+    return FilmPruner()
+
+
+@cache
+def housekeeper() -> Housekeeper:
+    """Return what keeps the tables of the service small."""
+
+    def forget_made_up_ids() -> int:
+        before = timezone.now() - timedelta(days=1)
+        return fetch_leases().forget_unstored(before, stored=film_cache().stored_ids())
+
+    return Housekeeper(
+        note_reads=film_reads().store,
+        shared=[
+            Duty("forget_made_up_ids", timedelta(hours=1), forget_made_up_ids),
+            Duty("forget_old_usage", timedelta(days=1), forget_old_usage),
+        ],
     )
-
-
-def _omdb() -> OmdbService:
-    return OmdbService(
-        http=http_client(), base_url=settings.OMDB_BASE_URL, api_key=settings.OMDB_API_KEY
-    )
-
-
-def _omdb_quota() -> OmdbQuota:
-    return OmdbQuota(api_key=settings.OMDB_API_KEY, limit=settings.OMDB_DAILY_LIMIT)
 
 
 @cache
@@ -142,69 +259,67 @@ def film_search() -> FilmSearchService:
     """Return the search."""
     return FilmSearchService(
         imdb=imdb_service(),
-        bulkhead=bulkhead(IMDbService.source),
-        budgets=budgets(),
-        cold_slots=cold_slots(),
-        release_connection=film_cache().release_connection,
+        source=sources()[IMDbService.source],
+        leases=fetch_leases(),
+        stored_film=film_cache().get_cached,
+        miss_slots=miss_slots(),
         deadline_seconds=settings.FETCH_DEADLINE,
     )
 
 
 @cache
-def cold_slots() -> BoundedSemaphore:
-    """Return the slots for requests that must wait for a source."""
-    return BoundedSemaphore(settings.COLD_CONCURRENCY)
-
-
-@cache
-def film_cache() -> FilmCacheService:
-    """Return the stored films."""
-    return FilmCacheService(ttl=settings.CACHE_TTL)
-
-
-@cache
-def fetch_register() -> FetchRegister:
-    """Return the register of fetches."""
-    return FetchRegister(lease_time=LEASE_TIME)
-
-
-@cache
-def film_fetcher() -> FilmFetcher:
-    """Return the fetcher with its three sources."""
-    fan_out = FanOut(
+def section_pages() -> SectionPages:
+    """Return the further pages of long sections."""
+    return SectionPages(
         imdb=imdb_service(),
-        kinocheck=_kinocheck(gate(KinoCheckService.source)),
-        watchmode=_watchmode(gate(WatchmodeService.source)),
-        bulkheads={source: bulkhead(source) for source in FILM_SOURCES},
-        budgets=budgets(),
-        release_connection=film_cache().release_connection,
+        source=sources()[IMDbService.source],
+        miss_slots=miss_slots(),
+        keep_seconds=settings.CACHE_TTL.total_seconds(),
+        deadline_seconds=settings.FETCH_DEADLINE,
     )
-    return FilmFetcher(
-        cache=film_cache(), register=fetch_register(), fan_out=fan_out, policy=MemoryPolicy()
-    )
+
+
+def regions() -> tuple[str, ...]:
+    """Return the regions whose offers are fetched; the first one is that of the payload."""
+    return tuple(settings.WATCHMODE_REGIONS)
 
 
 @cache
-def upkeep() -> Upkeep:
-    """Return the upkeep of stored films."""
-    return Upkeep(
+def film_refresher() -> FilmRefresher:
+    """Return the refresher with its three sources."""
+    all_sources = sources()
+    return FilmRefresher(
         cache=film_cache(),
-        register=fetch_register(),
-        fetcher=film_fetcher(),
-        repair_after=settings.PARTIAL_RETRY,
-        deadline_seconds=UPKEEP_SECONDS,
+        leases=fetch_leases(),
+        fan_out=FanOut(
+            imdb=imdb_service(),
+            kinocheck=_kinocheck(all_sources[KinoCheckService.source].breaker),
+            watchmode=_watchmode(all_sources[WatchmodeService.source].breaker),
+            sources=[all_sources[name] for name in FILM_SOURCES],
+            region=settings.WATCHMODE_REGION,
+        ),
+        policy=RefreshPolicy(
+            sections=RetryPolicy(first=settings.PARTIAL_RETRY), lifetimes=settings.SECTION_TTL
+        ),
     )
 
 
 @cache
-def film_batch() -> FilmBatch:
+def background() -> BackgroundRefresher:
+    """Return the background refresher of stored films."""
+    return BackgroundRefresher(
+        cache=film_cache(), leases=fetch_leases(), refresher=film_refresher()
+    )
+
+
+@cache
+def bulk_refresher() -> BulkRefresher:
     """Return what the commands fetch many films with."""
-    return FilmBatch(
+    return BulkRefresher(
         cache=film_cache(),
-        register=fetch_register(),
-        fetcher=film_fetcher(),
-        budgets=budgets(),
-        policy=BatchPolicy(deadline=UPKEEP_SECONDS),
+        leases=fetch_leases(),
+        refresher=film_refresher(),
+        limits=upstream_limits(),
     )
 
 
@@ -213,47 +328,70 @@ def film_aggregator() -> FilmAggregatorService:
     """Return the aggregator."""
     return FilmAggregatorService(
         cache=film_cache(),
-        register=fetch_register(),
-        fetcher=film_fetcher(),
-        upkeep=upkeep(),
-        cold_slots=cold_slots(),
+        leases=fetch_leases(),
+        refresher=film_refresher(),
+        background=background(),
+        miss_slots=miss_slots(),
         deadline_seconds=settings.FETCH_DEADLINE,
+        queue_patience=settings.QUEUE_PATIENCE,
+        note_read=film_reads().note,
     )
 
 
-_FILM_PATH = re.compile(r"/api/films/(tt[0-9]{1,18})/?", re.ASCII)
+def version() -> str:
+    """Return the version of the API."""
+    return str(settings.SPECTACULAR_SETTINGS["VERSION"])
 
 
-def cached_film_middleware(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> CachedFilmMiddleware:
-    """Return the middleware for `GET /api/films/{imdb_id}`."""
-    return CachedFilmMiddleware(
-        get_response,
-        path=_FILM_PATH,
-        get_aggregator=film_aggregator,
+def longest_wait() -> float:
+    """Return the most seconds that a caller may ask the service to wait (`Prefer: wait`)."""
+    return float(settings.FETCH_DEADLINE)
+
+
+def fast_path(application: Application) -> FastPath:
+    """Return the WSGI application with the fast paths in front: for films, and for what is kept."""
+    fast_movies = FastMovies(cache=movie_cache(), answers=known_answers(), limiter=rate_limiter())
+    find: dict[str, FindAnswer] = {
+        "/api/search": FastSearch(film_search()).find,
+        "/api/v1/search": fast_movies.find_search,
+        "/api/v1/search/id": fast_movies.find_movie,
+    }
+    return FastPath(
+        KeptAnswers(application, find=find),
+        cache=film_cache(),
+        background=background(),
+        seconds=settings.HOT_SECONDS,
+        longest_wait=longest_wait(),
+        store_usage_soon=coordinator().wake,
+        note_read=film_reads().note,
     )
 
 
-def hot_films(application: Application) -> Application | HotFilms:
-    """Return the WSGI application with a memory in front, where the settings want one."""
-    if not settings.HOT_SECONDS:
-        return application
-    return HotFilms(application, path=_FILM_PATH, seconds=settings.HOT_SECONDS)
+@cache
+def movie_cache() -> MovieCache:
+    """Return the cached movies of Cinemix."""
+    # A connection of its own, because Django gives each thread another, which takes time.
+    return MovieCache(caches.create_connection("movies"))
+
+
+@cache
+def known_answers() -> KnownAnswers:
+    """Return the other answers of OMDb that are kept."""
+    return KnownAnswers(caches.create_connection("default"))
 
 
 @cache
 def movies() -> MovieService:
     """Return the movies of Cinemix."""
-    omdb = _omdb()
+    source = sources()[OmdbService.source]
+    limits = upstream_limits()
     return MovieService(
-        omdb=omdb,
-        bulkhead=Bulkhead(omdb.source, concurrency=settings.OMDB_CONCURRENCY),
-        quota=_omdb_quota(),
-        cold_slots=cold_slots(),
-        get_movie=get_movie,
-        peek_movie=peek_movie,
-        cache_movie=cache_movie,
+        omdb=_omdb(source.breaker),
+        source=source,
+        cache=movie_cache(),
+        answers=known_answers(),
+        share=DailyShare(calls_left=lambda: limits.status(source.name).left),
+        miss_slots=movie_miss_slots(),
         deadline_seconds=settings.FETCH_DEADLINE,
     )
 
@@ -264,18 +402,15 @@ def rate_limiter() -> RateLimiter:
     return RateLimiter()
 
 
-def upstream_checks() -> list[Check]:
-    """Return a check for each source.
+def services_to_check() -> list[UpstreamService]:
+    """Return a service for each source, with a circuit breaker of its own.
 
-    They have gates of their own: what closed the source to films, such as a key that was refused,
-    is not to keep anybody from looking whether it is over.
+    What opened the breaker of the films, such as a rejected key, must not keep the check from
+    finding out whether it is over.
     """
-    gates = {source: Gate(source) for source in FILM_SOURCES}
-    counted = _budgets(gates)
-    quota = _omdb_quota()
     return [
-        budgeted(_imdb(gates[IMDbService.source]), counted),
-        budgeted(_kinocheck(gates[KinoCheckService.source]), counted),
-        budgeted(_watchmode(gates[WatchmodeService.source]), counted),
-        Check(_omdb(), quota.spend if settings.OMDB_API_KEY else lambda: None, quota.standing),
+        _imdb(CircuitBreaker(IMDbService.source)),
+        _kinocheck(CircuitBreaker(KinoCheckService.source)),
+        _watchmode(CircuitBreaker(WatchmodeService.source)),
+        _omdb(CircuitBreaker(OmdbService.source)),
     ]

@@ -4,6 +4,6 @@ from django.apps import AppConfig
 
 
 class FilmsConfig(AppConfig):
-    """What a film is, and the endpoints that show it."""
+    """Films: how they are fetched and stored, and the endpoints that show them."""
 
     name = "films"

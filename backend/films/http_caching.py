@@ -1,87 +1,221 @@
-"""A film as an HTTP answer that caches can keep and ask after (RFC 9110, 9111, 9211)."""
+"""A film as an HTTP answer that caches can store and validate (RFC 9110, 9111, 9211)."""
 
-import hashlib
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.utils.http import parse_etags
+from django.utils.http import http_date, parse_etags
 from rest_framework.request import Request
 
-from core.cors import VARY
-from films.services.film_answer import FilmAnswer, Origin
+from films.payload import (
+    HEALING_CODES,
+    SMALLEST_GZIPPED,
+    Body,
+    FilmPayload,
+    render,
+    section_body,
+    to_json,
+)
+from films.presentation import Selection, cut, select
+from films.services.film_cache import Hit
+from web.cors import VARY
+from web.negotiation import accepts_gzip
 
 # REST framework's request stands in for Django's.
 SomeRequest = HttpRequest | Request
 
-# How long a cache may keep what is to be better soon.
-SHORT_SECONDS = 30
-# How long a cache may go on showing its copy while we fail.
+# Bounds of `max-age` while a warning may heal, in seconds.
+_SHORTEST, _LONGEST = 30.0, 3600.0
+# How long a cache may serve its copy while the service fails.
 STALE_IF_ERROR_SECONDS = 86_400
 
 
-def accepts_gzip(meta: Mapping[str, Any]) -> bool:
-    """Whether the client takes gzip, by its `Accept-Encoding` as in `request.META` or WSGI."""
-    for item in meta.get("HTTP_ACCEPT_ENCODING", "").lower().split(","):
-        coding, _, weight = item.replace(" ", "").partition(";")
-        if coding in {"gzip", "x-gzip"}:
-            return not re.fullmatch(r"q=0(\.0{0,3})?", weight)
-    return False
+# A film in use has the same date in all its answers.
+_http_date = lru_cache(maxsize=1000)(http_date)
 
 
-def film_response(request: SomeRequest, answer: FilmAnswer) -> HttpResponse:
-    """Return the answer, or 304 where `If-None-Match` names its version in either coding."""
-    plain, gzipped = f'"{answer.version}"', f'"{answer.version}-gzip"'
-    headers = {
-        "ETag": gzipped if answer.is_gzipped else plain,
-        "Age": str(answer.age),
-        "Cache-Control": _cache_control(answer),
-        "Cache-Status": _cache_status(answer),
-        "Vary": VARY,
-    }
-    asked = request.META.get("HTTP_IF_NONE_MATCH")
-    if asked and {tag.removeprefix("W/") for tag in parse_etags(asked)} & {plain, gzipped, "*"}:
-        return HttpResponse(status=304, content_type="application/json", headers=headers)
-    if answer.is_gzipped:
-        headers["Content-Encoding"] = "gzip"
-    headers["Content-Length"] = str(len(answer.body))
-    return HttpResponse(answer.body, content_type="application/json", headers=headers)
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """A body in one coding, and the values for its headers.
+
+    `version` is the same in both codings. `fetched_at` and `expires_at` are Unix times: when the
+    payload was fetched, and when the next request may get something better.
+    """
+
+    version: str
+    body: bytes
+    is_gzipped: bool
+    fetched_at: float
+    expires_at: float
+    cache_status: str
+
+    @property
+    def etag(self) -> str:
+        """The strong validator of this coding."""
+        return f'"{self.version}-gzip"' if self.is_gzipped else f'"{self.version}"'
+
+    def headers(self, now: float) -> list[tuple[str, str]]:
+        """Return the headers at `now`, except those that depend on the request."""
+        max_age = max(0, int(self.expires_at - now))
+        headers = [
+            ("Content-Type", "application/json"),
+            ("ETag", self.etag),
+            ("Last-Modified", _http_date(int(self.fetched_at))),
+            (
+                "Cache-Control",
+                f"public, max-age={max_age}, stale-if-error={STALE_IF_ERROR_SECONDS}",
+            ),
+            ("Cache-Status", self.cache_status.replace("{ttl}", str(max_age))),
+            ("Vary", VARY),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        if self.is_gzipped:
+            headers.append(("Content-Encoding", "gzip"))
+        return headers
+
+    def headers_until(self, now: float) -> float:
+        """Return until when (Unix time) the headers at `now` stay the same: a second at most."""
+        remaining = self.expires_at - now
+        return now + (remaining % 1 if remaining > 0 else 1)
+
+    def is_known(self, if_none_match: str | None) -> bool:
+        """Whether `If-None-Match` names this version, in either coding."""
+        if not if_none_match:
+            return False
+        if if_none_match == self.etag:
+            return True
+        tags = {tag.removeprefix("W/") for tag in parse_etags(if_none_match)}
+        return bool(tags & {f'"{self.version}"', f'"{self.version}-gzip"', "*"})
 
 
-def part_of(answer: FilmAnswer, section: str) -> FilmAnswer:
-    """Return the answer that has only one section, with a version of its own."""
-    payload: dict[str, Any] = answer.payload
-    body = json.dumps(
-        {"imdb_id": payload["imdb_id"], section: payload[section]},
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode()
-    return replace(
-        answer,
-        version=hashlib.sha256(body).hexdigest()[:32],
-        body=body,
-        is_gzipped=False,
-        has_warnings=any(warning["section"] == section for warning in payload["warnings"]),
+def expires_at(
+    fresh_until: float, warnings: Iterable[tuple[str, float | None]], now: float
+) -> float:
+    """Return until when (Unix time) a cache may keep an answer with these warnings.
+
+    A warning is its code and the time of the next attempt. One that a fetch may heal shortens the
+    life of the answer to that time, at least 30 s and at most an hour from `now`; a used-up quota
+    to an hour.
+    """
+    until = fresh_until
+    for code, retry_at in warnings:
+        if code in HEALING_CODES:
+            due = min(max((retry_at or now) - now, _SHORTEST), _LONGEST)
+            until = min(until, now + due)
+        elif code == "quota_exhausted":
+            until = min(until, now + _LONGEST)
+    return until
+
+
+@dataclass(frozen=True, slots=True)
+class FilmAnswer:
+    """A body made of a film, and how long it is good.
+
+    `warnings` has the code and the time of the next attempt of each warning that the body depends
+    on.
+    """
+
+    film: FilmPayload
+    body: Body
+    fresh_until: float
+    warnings: tuple[tuple[str, float | None], ...]
+
+    @classmethod
+    def of(
+        cls, film: FilmPayload | Hit, selection: Selection | None = None, *, ttl: timedelta
+    ) -> "FilmAnswer":
+        """Return the answer with the whole film, or with the chosen fields.
+
+        The bytes of a `Hit` are those that are not compressed.
+        """
+        if isinstance(film, Hit):
+            return cls._of_hit(film, selection, ttl)
+        until = (film.cached_at + ttl).timestamp()
+        if selection is None:
+            return cls(film, film.body or render(film), until, film.retries())
+        return cls(film, Body(select(film, selection)), until, film.retries(selection))
+
+    @classmethod
+    def _of_hit(cls, hit: Hit, selection: Selection | None, ttl: timedelta) -> "FilmAnswer":
+        body = hit.body if selection is None else cut(hit.body, hit.parts, selection)
+        retries = hit.retries() if selection is None else hit.retries(selection)
+        film = FilmPayload({}, cached_at=hit.cached_at)
+        return cls(film, Body(body), (hit.cached_at + ttl).timestamp(), retries)
+
+    @classmethod
+    def of_section(
+        cls,
+        film: FilmPayload,
+        name: str,
+        *,
+        ttl: timedelta,
+        beside: Mapping[str, Any] | None = None,
+    ) -> "FilmAnswer":
+        """Return the answer with one section, and after it the keys of `beside`."""
+        body = section_body(film["imdb_id"], name, to_json(film[name]))
+        for key, value in (beside or {}).items():
+            body = b'%b,"%b":%b}' % (body[:-1], key.encode(), to_json(value))
+        until = (film.cached_at + ttl).timestamp()
+        return cls(film, Body(body), until, film.retries([name]))
+
+    @classmethod
+    def of_page(
+        cls, imdb_id: str, section: str, page: Mapping[str, Any], *, ttl: timedelta
+    ) -> "FilmAnswer":
+        """Return the answer with a further page of a section."""
+        now = datetime.now(timezone.utc)
+        body = Body(section_body(imdb_id, section, to_json(page)))
+        return cls(FilmPayload({}, cached_at=now), body, (now + ttl).timestamp(), ())
+
+    def with_body(self, body: bytes) -> "FilmAnswer":
+        """Return the answer with another body."""
+        return replace(self, body=Body(body))
+
+    def expires_at(self, now: float) -> float:
+        """Return until when (Unix time) a cache may keep the answer."""
+        # The life of an expired film depends on its warnings alone.
+        until = self.fresh_until if self.film.is_fresh else now + _LONGEST
+        return expires_at(until, self.warnings, now)
+
+    def seconds_left(self) -> float:
+        """Return for how many seconds a cache may keep the answer."""
+        now = time.time()
+        return self.expires_at(now) - now
+
+
+def film_response(
+    request: SomeRequest, answer: FilmAnswer, *, wait: float | None = None
+) -> HttpResponse:
+    """Return the response for what the fast path does not answer.
+
+    304 if `If-None-Match` names its version. `wait` is the preference that was applied.
+    """
+    now = time.time()
+    wants_gzip = accepts_gzip(request.META.get("HTTP_ACCEPT_ENCODING", ""))
+    is_gzipped = wants_gzip and len(answer.body.plain) >= SMALLEST_GZIPPED
+    representation = Representation(
+        version=answer.body.version,
+        body=answer.body.gzipped if is_gzipped else answer.body.plain,
+        is_gzipped=is_gzipped,
+        fetched_at=answer.film.cached_at.timestamp(),
+        expires_at=answer.expires_at(now),
+        cache_status=_cache_status(answer.film),
     )
+    headers = dict(representation.headers(now))
+    if wait is not None:
+        headers["Preference-Applied"] = f"wait={wait:g}"
+        headers["Vary"] = f"{VARY}, Prefer"
+    if representation.is_known(request.META.get("HTTP_IF_NONE_MATCH")):
+        return HttpResponse(status=304, headers=headers)
+    headers["Content-Length"] = str(len(representation.body))
+    return HttpResponse(representation.body, headers=headers)
 
 
-def _cache_control(answer: FilmAnswer) -> str:
-    seconds = answer.fresh_for
-    if answer.origin is Origin.STALE:
-        seconds = SHORT_SECONDS
-    elif answer.has_warnings:
-        seconds = min(seconds, SHORT_SECONDS)
-    return f"public, max-age={seconds}, stale-if-error={STALE_IF_ERROR_SECONDS}"
-
-
-def _cache_status(answer: FilmAnswer) -> str:
-    if answer.origin is Origin.FETCHED:
-        return f"Filmosphere; fwd=miss; stored; ttl={answer.fresh_for}"
-    if answer.origin is Origin.UNSTORED:
-        return "Filmosphere; fwd=miss"
-    if answer.origin is Origin.STALE:
-        return "Filmosphere; hit; detail=stale"
-    return f"Filmosphere; hit; ttl={answer.fresh_for}"
+def _cache_status(film: FilmPayload) -> str:
+    if not film.was_fetched:
+        return f"Filmosphere; hit; {'ttl={ttl}' if film.is_fresh else 'detail=stale'}"
+    return f"Filmosphere; fwd=miss{'; stored; ttl={ttl}' if film.is_stored else ''}"

@@ -1,4 +1,4 @@
-"""`python -m sandbox`: the four sources on one loopback port, until told to stop."""
+"""Run the four stand-ins on one loopback port: `python -m sandbox`."""
 
 import argparse
 import asyncio
@@ -17,13 +17,18 @@ PARENT_POLL = 0.2
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="sandbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-    parser.add_argument("--port", type=int, default=8001, help="0 picks a free one")
+    parser.add_argument("--port", type=int, default=8001, help="0 picks a free port")
     parser.add_argument(
-        "--exit-with-parent", action="store_true", help="stop when the starting process is gone"
+        "--titles", type=int, default=0, help="add copies of films until there are so many titles"
+    )
+    parser.add_argument(
+        "--exit-with-parent", action="store_true", help="stop when the parent process ends"
     )
     args = parser.parse_args(argv)
     if not 0 <= args.port <= 65535:
         parser.error("--port must be between 0 and 65535")
+    if args.titles > 2_000_000:
+        parser.error("--titles must be at most 2000000")
     return args
 
 
@@ -34,12 +39,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def serve(host: str, port: int, *, exit_with_parent: bool) -> int:
-    """Runs until a signal or, if wished, the loss of the parent; returns the exit status."""
+async def serve(host: str, port: int, *, titles: int, exit_with_parent: bool) -> int:
+    """Serve until SIGTERM, SIGINT or the optional end of the parent; return the exit status."""
     loop, stop, parent = asyncio.get_running_loop(), asyncio.Event(), os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    sandbox = Sandbox(catalogue.load())
+    sandbox = Sandbox(catalogue.load(titles=titles))
     try:
         server = await loop.create_server(lambda: Connection(sandbox), host, port, backlog=1024)
     except OSError as exc:
@@ -53,12 +58,12 @@ async def serve(host: str, port: int, *, exit_with_parent: bool) -> int:
     if watch:
         watch.cancel()
     server.close()
-    sandbox.hang_up()
+    sandbox.close_connections()
     return 0
 
 
 async def _stop_with(parent: int, stop: asyncio.Event) -> None:
-    while os.getppid() == parent:  # noqa: ASYNC110  (nobody sends an event for that)
+    while os.getppid() == parent:  # noqa: ASYNC110  (no event reports it)
         await asyncio.sleep(PARENT_POLL)
     stop.set()
 
@@ -69,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_loopback(host):
         print(f"sandbox: {args.host} is not a loopback address", file=sys.stderr)
         return 2
-    return asyncio.run(serve(host, args.port, exit_with_parent=args.exit_with_parent))
+    return asyncio.run(
+        serve(host, args.port, titles=args.titles, exit_with_parent=args.exit_with_parent)
+    )
 
 
 if __name__ == "__main__":

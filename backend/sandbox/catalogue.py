@@ -1,11 +1,12 @@
-"""The films all four stand-ins know, read from catalogue.json."""
+"""The titles of all four stand-ins, read from catalogue.json."""
 
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -17,7 +18,7 @@ class Person(TypedDict):
     name: str
 
 
-# `as` is a keyword, hence the functional form. `category` defaults to actor.
+# `as` is a keyword, so the functional syntax is used. `category` defaults to actor.
 Role = TypedDict(
     "Role",
     {"id": str, "name": str, "category": str, "as": list[str], "episodes": int},
@@ -61,7 +62,7 @@ class Guide(TypedDict, total=False):
 
 
 class Clip(TypedDict):
-    """A KinoCheck video. `youtube` is null where no real id is needed, `views` may be text."""
+    """A KinoCheck video. A null `youtube` becomes a generated id; `views` may be a string."""
 
     id: str
     youtube: str | None
@@ -72,7 +73,10 @@ class Clip(TypedDict):
 
 
 class KinoCheckEntry(TypedDict, total=False):
+    """`languages` limits the languages that have videos; without it, all have them."""
+
     id: str
+    languages: list[str]
     german_title: str
     trailer: Clip | None
     more_videos: list[Clip]
@@ -99,7 +103,7 @@ class EpisodeOf(TypedDict):
 
 @dataclass(frozen=True)
 class Film:
-    """One title. What a source does not know of it is absent: no `omdb`, no `kinocheck`, ..."""
+    """One title. A source that does not know it has no entry: no `omdb`, no `kinocheck`, …"""
 
     id: str
     type: str
@@ -119,6 +123,8 @@ class Film:
     writers: list[Person] = field(default_factory=list)
     cast: list[Role] = field(default_factory=list)
     extra_crew: int = 0
+    extra_videos: int = 0
+    extra_release_dates: int = 0
     countries: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
     interests: list[Interest] = field(default_factory=list)
@@ -145,15 +151,20 @@ class Film:
         return tuple(plain(name) for name in (self.title, self.original) if name)
 
 
+def canonical_id(title_id: str) -> str:
+    """Return an IMDb title id without padding: `tt00038674` and `tt38674` are `tt0038674`."""
+    return "tt" + title_id.removeprefix("tt").lstrip("0").zfill(7)
+
+
 def plain(text: str) -> str:
-    """Case, accents and punctuation removed, so that `kis uykusu` finds `Kış Uykusu`."""
+    """Remove case, accents and punctuation, so that `kis uykusu` finds `Kış Uykusu`."""
     folded = unicodedata.normalize("NFKD", text.casefold().replace("ı", "i"))
     kept = "".join(char for char in folded if not unicodedata.combining(char))
     return " ".join(re.findall(r"\w+", kept))
 
 
 class Catalogue:
-    """All films, in the order of the file, found by id or by words of their titles."""
+    """All titles in file order, with lookup by id and search by title."""
 
     def __init__(
         self, films: Iterable[Film], countries: dict[str, str], languages: dict[str, str]
@@ -165,11 +176,11 @@ class Catalogue:
     def get(self, film_id: str) -> Film | None:
         return self._by_id.get(film_id)
 
-    def find(self, fits: Callable[[Film], bool]) -> Film | None:
-        return next((film for film in self.films if fits(film)), None)
+    def find(self, matches: Callable[[Film], bool]) -> Film | None:
+        return next((film for film in self.films if matches(film)), None)
 
     def search(self, text: str) -> list[Film]:
-        """Exact titles first, then those that begin so, then the rest, by votes in each group."""
+        """Return matches: exact titles, then prefixes, then the rest; each group by votes."""
         wanted = plain(text)
         if not wanted:
             return []
@@ -188,7 +199,26 @@ def _closeness(wanted: str, film: Film) -> int:
     return int(any(wanted in name or all(word in name for word in words) for name in names))
 
 
-def load(path: Path = FILE) -> Catalogue:
+def load(path: Path = FILE, *, titles: int = 0) -> Catalogue:
+    """Load the catalogue; add copies of its films until there are at least `titles`."""
     data = json.loads(path.read_text(encoding="utf-8"))
     films = [Film(**record) for record in data["films"]]
-    return Catalogue(films, data["countries"], data["languages"])
+    models = [film for film in films if film.type == "movie" and film.kinocheck and film.watchmode]
+    missing = max(0, titles - len(films))
+    copies = (_copy(model, number) for number, model in zip(range(missing), cycle(models)))
+    return Catalogue([*films, *copies], data["countries"], data["languages"])
+
+
+def _copy(film: Film, number: int) -> Film:
+    """Return the film under another title and other ids: `tt5000000` and following."""
+    assert film.kinocheck is not None
+    assert film.watchmode is not None
+    return replace(
+        film,
+        id=f"tt{5_000_000 + number}",
+        title=f"{film.title} (copy {number + 1})",
+        original=None,
+        tmdb=None,
+        kinocheck={**film.kinocheck, "id": f"copy{number}"},
+        watchmode={**film.watchmode, "id": 50_000_000 + number},
+    )

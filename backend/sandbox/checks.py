@@ -1,6 +1,6 @@
-"""Checks for values that arrive over the control API.
+"""Validation of values that arrive over the control API.
 
-A check gives the value back, or raises Unfit with the words that follow "must be".
+A check returns the value or raises InvalidValue; the message completes "must be ...".
 """
 
 import base64
@@ -14,8 +14,8 @@ Check = Callable[[Any], Any]
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-class Unfit(ValueError):
-    """A value that will not do; the text completes "must be ..."."""
+class InvalidValue(ValueError):
+    """A value is not acceptable; the message completes "must be ..."."""
 
 
 def whole(low: int, high: int | None = None) -> Check:
@@ -23,7 +23,7 @@ def whole(low: int, high: int | None = None) -> Check:
 
     def check(value: Any) -> Any:
         if type(value) is not int or value < low or (high is not None and value > high):
-            raise Unfit(limits)
+            raise InvalidValue(limits)
         return value
 
     return check
@@ -34,7 +34,7 @@ def number(low: float, high: float | None = None) -> Check:
 
     def check(value: Any) -> Any:
         if type(value) not in (int, float) or not low <= value <= (high or value):
-            raise Unfit(limits)
+            raise InvalidValue(limits)
         return value
 
     return check
@@ -43,7 +43,7 @@ def number(low: float, high: float | None = None) -> Check:
 def one_of(*allowed: Any) -> Check:
     def check(value: Any) -> Any:
         if value not in allowed or isinstance(value, bool):
-            raise Unfit("one of " + ", ".join(str(item) for item in allowed))
+            raise InvalidValue("one of " + ", ".join(str(item) for item in allowed))
         return value
 
     return check
@@ -55,34 +55,34 @@ def optional(inner: Check) -> Check:
             return None
         try:
             return inner(value)
-        except Unfit as exc:
-            raise Unfit(f"null or {exc}") from None
+        except InvalidValue as exc:
+            raise InvalidValue(f"null or {exc}") from None
 
     return check
 
 
 def flag(value: Any) -> Any:
     if not isinstance(value, bool):
-        raise Unfit("true or false")
+        raise InvalidValue("true or false")
     return value
 
 
 def text(value: Any) -> Any:
     if not isinstance(value, str):
-        raise Unfit("a string")
+        raise InvalidValue("a string")
     return value
 
 
 def texts(value: Any) -> Any:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Unfit("a list of strings")
+        raise InvalidValue("a list of strings")
     return value
 
 
 def some_of(*allowed: str) -> Check:
     def check(value: Any) -> Any:
         if not isinstance(value, list) or not set(map(str, value)) <= set(allowed):
-            raise Unfit("a list with any of " + ", ".join(allowed))
+            raise InvalidValue("a list with any of " + ", ".join(allowed))
         return value
 
     return check
@@ -90,64 +90,64 @@ def some_of(*allowed: str) -> Check:
 
 def an_object(value: Any) -> Any:
     if not isinstance(value, dict):
-        raise Unfit("a JSON object")
+        raise InvalidValue("a JSON object")
     return value
 
 
 def header(value: Any) -> Any:
-    """The value of one header. Whoever wants a broken one has the fault `raw`."""
+    """The value of one header. For a malformed header, use the fault `raw`."""
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
-        raise Unfit("a string of printable ASCII")
+        raise InvalidValue("a string of printable ASCII")
     return value
 
 
 def headers(value: Any) -> Any:
     if not isinstance(value, dict) or not all(HEADER_NAME.fullmatch(name) for name in value):
-        raise Unfit("an object of header names and strings")
+        raise InvalidValue("an object of header names and strings")
     for item in value.values():
         header(item)
     return value
 
 
 def encoded(value: Any) -> Any:
-    """Base64 in, bytes kept as the base64 text so that a fault can be listed as it was sent."""
+    """A base64 string. It is returned undecoded, so that faults are listed as they were sent."""
     try:
         base64.b64decode(value, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise Unfit("a string of base64") from None
+        raise InvalidValue("a string of base64") from None
     return value
 
 
 def latency(value: Any) -> Any:
-    """Milliseconds for every path, or for the first glob that fits."""
+    """Milliseconds for every path, or per path glob (the first match counts)."""
     rows = value.values() if isinstance(value, dict) else [value]
     if any(type(row) is not int or row < 0 for row in rows):
-        raise Unfit('milliseconds, or an object {"path glob": milliseconds}')
+        raise InvalidValue('milliseconds, or an object {"path glob": milliseconds}')
     return value
 
 
 def bucket(value: Any) -> Any:
     if not isinstance(value, dict) or set(value) != {"capacity", "per"}:
-        raise Unfit('null or {"capacity": calls, "per": seconds}')
+        raise InvalidValue('null or {"capacity": calls, "per": seconds}')
     whole(1)(value["capacity"])
     number(0.001)(value["per"])
     return value
 
 
 def apply(checks: Mapping[str, Check], values: Mapping[str, Any], *, of: str) -> dict[str, Any]:
-    """Every value checked, or Refusal that says what would have been right."""
+    """Check every value; raise InvalidRequest with the allowed names or the rule."""
     for name, value in values.items():
         if name not in checks:
-            raise Refusal(f"{of} has no option {name!r}", sorted(checks))
+            raise InvalidRequest(f"{of} has no option {name!r}", sorted(checks))
         try:
             checks[name](value)
-        except Unfit as exc:
-            raise Refusal(f"{name!r} must be {exc}") from None
+        except InvalidValue as exc:
+            raise InvalidRequest(f"{name!r} must be {exc}") from None
     return dict(values)
 
 
-class Refusal(Exception):
-    """The control API was asked for something it does not offer."""
+class InvalidRequest(Exception):
+    """A control request is invalid; `allowed` lists what would be valid."""
 
     def __init__(self, reason: str, allowed: list[str] | None = None) -> None:
         super().__init__(reason)

@@ -1,26 +1,29 @@
-"""The steering wheel: counts, faults and settings over JSON. Never counted, never faulted."""
+"""The control API: call counts, faults and settings as JSON.
+
+Control requests are not counted and faults do not apply to them.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.checks import Refusal
-from sandbox.faults import FaultBook
-from sandbox.ledger import Ledger
+from sandbox.call_log import CallLog
+from sandbox.checks import InvalidRequest
+from sandbox.faults import FaultRegistry
 from sandbox.messages import Request, Response, to_json
 from sandbox.upstream import Upstream
 
 
 class Control:
     def __init__(
-        self, *, upstreams: Mapping[str, Upstream], faults: FaultBook, ledger: Ledger
+        self, *, upstreams: Mapping[str, Upstream], faults: FaultRegistry, call_log: CallLog
     ) -> None:
-        self._upstreams, self._faults, self._ledger = upstreams, faults, ledger
+        self._upstreams, self._faults, self._call_log = upstreams, faults, call_log
 
     def answer(self, request: Request) -> Response:
         try:
             return self._route(request)
-        except Refusal as exc:
+        except InvalidRequest as exc:
             body: dict[str, Any] = {"error": exc.reason}
             if exc.allowed is not None:
                 body["allowed"] = exc.allowed
@@ -47,18 +50,18 @@ class Control:
                 self._change(_object(request))
                 return Response(body=to_json(self._settings()))
         return Response(
-            404, to_json({"error": f"no such control: {request.method} {request.path}"})
+            404, to_json({"error": f"unknown control: {request.method} {request.path}"})
         )
 
     def _calls(self, request: Request) -> dict[str, Any]:
         allowed = ["path", "since", "source", "summary"]
         unknown = sorted(set(request.query) - set(allowed))
         if unknown:
-            raise Refusal(f"unknown filter {unknown[0]!r}", allowed)
+            raise InvalidRequest(f"unknown filter {unknown[0]!r}", allowed)
         since = request.first("since", "0")
         if not (since.isascii() and since.isdigit()):
-            raise Refusal("'since' must be a sequence number")
-        return self._ledger.report(
+            raise InvalidRequest("'since' must be a sequence number")
+        return self._call_log.report(
             source=request.first("source"),
             path=request.first("path"),
             since=int(since),
@@ -67,21 +70,21 @@ class Control:
 
     def _reset(self) -> None:
         self._faults.clear()
-        self._ledger.restart()
+        self._call_log.reset()
         for upstream in self._upstreams.values():
-            upstream.restart()
+            upstream.reset()
 
     def _settings(self) -> dict[str, Any]:
         return {name: upstream.settings.as_json() for name, upstream in self._upstreams.items()}
 
-    def _change(self, wishes: Mapping[str, Any]) -> None:
-        """All of it or nothing."""
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        """Apply all changes, or none if one is invalid."""
         changed = {}
-        for name, values in wishes.items():
+        for name, values in changes.items():
             if name not in self._upstreams:
-                raise Refusal(f"unknown source {name!r}", sorted(self._upstreams))
+                raise InvalidRequest(f"unknown source {name!r}", sorted(self._upstreams))
             if not isinstance(values, dict):
-                raise Refusal(f"{name!r} must be an object of options")
+                raise InvalidRequest(f"{name!r} must be an object of options")
             changed[name] = self._upstreams[name].settings.changed(values, of=name)
         for name, settings in changed.items():
             self._upstreams[name].change(settings)
@@ -91,7 +94,7 @@ def _object(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(request.body)
     except ValueError:
-        raise Refusal("the body must be JSON") from None
+        raise InvalidRequest("the body must be JSON") from None
     if not isinstance(value, dict):
-        raise Refusal("the body must be a JSON object")
+        raise InvalidRequest("the body must be a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Faults that are complete HTTP answers with something wrong in them."""
+"""Faults that are complete HTTP responses."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sandbox import checks
-from sandbox.fault_kinds import Ask, Kind, Option, Options
+from sandbox.fault_kinds import Exchange, Kind, Option, Options
 from sandbox.messages import JSON, Response
 
 HTML = (
@@ -19,9 +19,9 @@ STATUS = checks.whole(200, 599)
 HEADERS = Option(checks.headers, {})
 
 
-def _status(ask: Ask, options: Options) -> Response:
+def _status(exchange: Exchange, options: Options) -> Response:
     if options["body"] is None:
-        answer = ask.upstream.error(options["status"], "injected fault")
+        answer = exchange.upstream.error(options["status"], "injected fault")
         body, content_type = answer.body, answer.content_type
     else:
         body, content_type = options["body"].encode(), JSON
@@ -29,7 +29,7 @@ def _status(ask: Ask, options: Options) -> Response:
     return Response(options["status"], body, options["content_type"] or content_type, headers)
 
 
-def _body(ask: Ask, options: Options) -> Response:
+def _body(exchange: Exchange, options: Options) -> Response:
     body = options["body"].encode()
     if options["body_b64"] is not None:
         body = base64.b64decode(options["body_b64"])
@@ -39,45 +39,45 @@ def _body(ask: Ask, options: Options) -> Response:
     return Response(options["status"], body, options["content_type"], tuple(headers))
 
 
-def _headers(ask: Ask, options: Options) -> Response:
-    real = ask.real()
+def _headers(exchange: Exchange, options: Options) -> Response:
+    healthy = exchange.healthy()
     given = {name.lower() for name in options["headers"]}
-    kept = [pair for pair in real.headers if pair[0].lower() not in given]
+    kept = [pair for pair in healthy.headers if pair[0].lower() not in given]
     headers = (*kept, *options["headers"].items())
-    return Response(real.status, real.body, real.content_type, headers)
+    return Response(healthy.status, healthy.body, healthy.content_type, headers)
 
 
-def _patch(ask: Ask, options: Options) -> Response:
+def _patch(exchange: Exchange, options: Options) -> Response:
     def merge(document: Any) -> Any:
-        if isinstance(document, list):  # Watchmode's bare arrays: every row
+        if isinstance(document, list):  # every row of Watchmode's bare arrays
             return [merge(row) if isinstance(row, dict) else row for row in document]
         merged = {**document, **options["patch"]}
         return {key: value for key, value in merged.items() if key not in options["remove"]}
 
-    return _edited(ask, merge)
+    return _edited(exchange, merge)
 
 
-def _empty(ask: Ask, options: Options) -> Response:
+def _empty(exchange: Exchange, options: Options) -> Response:
     return Response(options["status"], b"")
 
 
-def _redirect(ask: Ask, options: Options) -> Response:
+def _redirect(exchange: Exchange, options: Options) -> Response:
     return Response(options["status"], b"", "", (("Location", options["location"]),))
 
 
-def _malformed_json(ask: Ask, options: Options) -> Response:
-    real = ask.real()
-    half = real.body[: len(real.body) // 2] or b"{"
-    return Response(200, half, real.content_type, real.headers)
+def _malformed_json(exchange: Exchange, options: Options) -> Response:
+    healthy = exchange.healthy()
+    half = healthy.body[: len(healthy.body) // 2] or b"{"
+    return Response(200, half, healthy.content_type, healthy.headers)
 
 
-def _html(ask: Ask, options: Options) -> Response:
+def _html(exchange: Exchange, options: Options) -> Response:
     status = options["status"]
     return Response(status, HTML.format(status=status).encode(), "text/html; charset=UTF-8")
 
 
-def _rate_limited(ask: Ask, options: Options) -> Response:
-    answer = ask.upstream.error(429, "Too many network requests")
+def _rate_limited(exchange: Exchange, options: Options) -> Response:
+    answer = exchange.upstream.error(429, "Too many network requests")
     body, content_type = answer.body, answer.content_type
     if options["html"]:
         body, content_type = HTML.format(status=429).encode(), "text/html; charset=UTF-8"
@@ -86,61 +86,63 @@ def _rate_limited(ask: Ask, options: Options) -> Response:
     return Response(429, body, content_type, headers)
 
 
-def _quota(ask: Ask, options: Options) -> Response:
-    return ask.upstream.quota_used_up()
+def _quota(exchange: Exchange, options: Options) -> Response:
+    return exchange.upstream.quota_exceeded()
 
 
-def _bad_key(ask: Ask, options: Options) -> Response:
-    return ask.upstream.bad_key()
+def _bad_key(exchange: Exchange, options: Options) -> Response:
+    return exchange.upstream.invalid_key()
 
 
-def _echo_key(ask: Ask, options: Options) -> Response:
-    status, key = options["status"], ask.request.key
-    query = ask.request.query_string
-    return ask.upstream.error(status, f"Invalid API key {key} in {ask.request.path}?{query}")
+def _echo_key(exchange: Exchange, options: Options) -> Response:
+    status, key = options["status"], exchange.request.key
+    query = exchange.request.query_string
+    return exchange.upstream.error(
+        status, f"Invalid API key {key} in {exchange.request.path}?{query}"
+    )
 
 
-def _nan(ask: Ask, options: Options) -> Response:
+def _nan(exchange: Exchange, options: Options) -> Response:
     def is_number(key: str, value: Any) -> bool:
         return type(value) in (int, float) and options["field"] in (None, key)
 
-    return _injected(ask, is_number, lambda _: float("nan"), options["field"] or "number")
+    return _injected(exchange, is_number, lambda _: float("nan"), options["field"] or "number")
 
 
-def _in_text(spoil: Callable[[str], str]) -> Callable[[Ask, Options], Response]:
-    def answer(ask: Ask, options: Options) -> Response:
+def _in_text(corrupt: Callable[[str], str]) -> Callable[[Exchange, Options], Response]:
+    def answer(exchange: Exchange, options: Options) -> Response:
         wanted = PROSE if options["field"] is None else (options["field"],)
 
         def is_text(key: str, value: Any) -> bool:
             return isinstance(value, str) and key in wanted
 
-        return _injected(ask, is_text, spoil, options["field"] or "title")
+        return _injected(exchange, is_text, corrupt, options["field"] or "title")
 
     return answer
 
 
 def _injected(
-    ask: Ask,
-    fits: Callable[[str, Any], bool],
-    spoil: Callable[[Any], Any],
+    exchange: Exchange,
+    matches: Callable[[str, Any], bool],
+    corrupt: Callable[[Any], Any],
     otherwise: str,
 ) -> Response:
-    """The real answer with the first value that fits spoilt; put in as `otherwise` if none does."""
+    """Corrupt the first matching value of the healthy response; without one, add `otherwise`."""
 
     def edit(document: Any) -> Any:
         for holder, key, value in _leaves(document):
-            if fits(str(key), value):
-                holder[key] = spoil(value)
+            if matches(str(key), value):
+                holder[key] = corrupt(value)
                 return document
         if isinstance(document, dict):
-            return {**document, otherwise: spoil("")}
-        return [*document, {otherwise: spoil("")}]
+            return {**document, otherwise: corrupt("")}
+        return [*document, {otherwise: corrupt("")}]
 
-    return _edited(ask, edit)
+    return _edited(exchange, edit)
 
 
 def _leaves(document: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Breadth first, so that a title's own name comes before those of its people."""
+    """Breadth first, so that the name of a title comes before the names of people."""
     level = [document]
     while level:
         below = []
@@ -154,13 +156,15 @@ def _leaves(document: Any) -> Iterator[tuple[Any, Any, Any]]:
         level = below
 
 
-def _edited(ask: Ask, edit: Callable[[Any], Any]) -> Response:
-    real = ask.real()
+def _edited(exchange: Exchange, edit: Callable[[Any], Any]) -> Response:
+    healthy = exchange.healthy()
     try:
-        document = edit(json.loads(real.body, strict=False))
-    except ValueError:  # OMDb's real answers are not always JSON: faulty enough as they are
-        return real
-    return Response(real.status, json.dumps(document).encode(), real.content_type, real.headers)
+        document = edit(json.loads(healthy.body, strict=False))
+    except ValueError:  # OMDb's healthy response is not always JSON
+        return healthy
+    return Response(
+        healthy.status, json.dumps(document).encode(), healthy.content_type, healthy.headers
+    )
 
 
 FIELD = {"field": Option(checks.optional(checks.text), None)}

@@ -1,11 +1,11 @@
-"""What a kind of fault is made of. The kinds themselves are in fault_answers and fault_wires."""
+"""Types for the definition of fault kinds, which are in fault_answers and fault_wires."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sandbox import checks
-from sandbox.ledger import Call
+from sandbox.call_log import Call
 from sandbox.messages import Request, Response
 from sandbox.upstream import Upstream
 
@@ -13,31 +13,31 @@ Options = Mapping[str, Any]
 
 
 class Wire(Protocol):
-    """The client's connection, for faults that no ordinary answer can express."""
+    """The client connection, for faults that a complete response cannot express."""
 
     async def send(self, data: bytes) -> None:
-        """Returns once there is room for more, so an endless sender holds next to nothing."""
+        """Write data; return when the buffer accepts more, so that memory stays bounded."""
 
     def reset(self) -> None:
-        """RST: what has not arrived yet never will."""
+        """Close with RST, which discards data in transit."""
 
 
 @dataclass
-class Ask:
-    """A request on its way to an answer."""
+class Exchange:
+    """A request that is being answered."""
 
     request: Request
     upstream: Upstream
     call: Call
 
-    def real(self) -> Response:
-        """The healthy answer. Counts against quotas like any other."""
+    def healthy(self) -> Response:
+        """Return the response without a fault. It counts against quotas."""
         return self.upstream.answer(self.request)
 
 
 @dataclass(frozen=True)
 class Option:
-    """`default=...` makes it required."""
+    """An option of a fault kind; without a default it is required."""
 
     check: checks.Check
     default: Any = ...
@@ -45,12 +45,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Kind:
-    """Either makes an answer or plays on the wire; `delay` does neither, it only waits."""
+    """Makes a response or takes over the connection; `delay` does neither, it only waits."""
 
     options: Mapping[str, Option]
-    answer: Callable[[Ask, Options], Response] | None = None
-    play: Callable[[Wire, Ask, Options], Awaitable[None]] | None = None
+    respond: Callable[[Exchange, Options], Response] | None = None
+    take_over: Callable[[Wire, Exchange, Options], Awaitable[None]] | None = None
 
     @property
     def waits(self) -> bool:
-        return self.answer is None and self.play is None
+        return self.respond is None and self.take_over is None

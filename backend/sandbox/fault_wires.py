@@ -1,4 +1,7 @@
-"""Faults below HTTP, or against it. The connection is closed when one of these is over."""
+"""Faults that take over the connection: transport errors, malformed and oversized responses.
+
+The connection is closed when the fault ends.
+"""
 
 import asyncio
 import base64
@@ -8,15 +11,15 @@ import zlib
 from functools import lru_cache
 
 from sandbox import checks
-from sandbox.fault_kinds import Ask, Kind, Option, Options, Wire
+from sandbox.fault_kinds import Exchange, Kind, Option, Options, Wire
 from sandbox.messages import JSON, Response, head
 
 BLOCK = 64 * 1024
 BOMB_BLOCK = 1024 * 1024
-# Long enough for the bytes sent so far to leave, so that the RST overtakes none of them.
+# Gives the bytes already written time to leave, so that RST does not discard them.
 SETTLE = 0.01
 
-# Whatever else is wrong with an oversized answer, it is valid JSON: only its size is the fault.
+# Oversized bodies are valid JSON, so that only their size is wrong.
 OPENING, CLOSING = b'{"padding":"', b'"}'
 
 
@@ -27,87 +30,91 @@ def _full_head(answer: Response, length: int | None) -> bytes:
     return head(answer.status, [*headers, ("Connection", "close")])
 
 
-async def _hang(wire: Wire, ask: Ask, options: Options) -> None:
-    await asyncio.Event().wait()  # cancelled when the client goes away
+async def _hang(wire: Wire, exchange: Exchange, options: Options) -> None:
+    await asyncio.Event().wait()  # cancelled when the client disconnects
 
 
-async def _reset(wire: Wire, ask: Ask, options: Options) -> None:
+async def _reset(wire: Wire, exchange: Exchange, options: Options) -> None:
     wire.reset()
 
 
-async def _reset_in_headers(wire: Wire, ask: Ask, options: Options) -> None:
+async def _reset_in_headers(wire: Wire, exchange: Exchange, options: Options) -> None:
     await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: applica")
     await asyncio.sleep(SETTLE)
     wire.reset()
 
 
-async def _reset_in_body(wire: Wire, ask: Ask, options: Options) -> None:
-    await _half(wire, ask, with_length=True)
+async def _reset_in_body(wire: Wire, exchange: Exchange, options: Options) -> None:
+    await _half(wire, exchange, with_length=True)
     await asyncio.sleep(SETTLE)
     wire.reset()
 
 
-async def _truncate(wire: Wire, ask: Ask, options: Options) -> None:
-    await _half(wire, ask, with_length=True)
+async def _truncate(wire: Wire, exchange: Exchange, options: Options) -> None:
+    await _half(wire, exchange, with_length=True)
 
 
-async def _close_early(wire: Wire, ask: Ask, options: Options) -> None:
-    await _half(wire, ask, with_length=False)
+async def _close_early(wire: Wire, exchange: Exchange, options: Options) -> None:
+    await _half(wire, exchange, with_length=False)
 
 
-async def _half(wire: Wire, ask: Ask, *, with_length: bool) -> None:
-    real = ask.real()
-    ask.call.status = real.status
-    await wire.send(_full_head(real, len(real.body) if with_length else None))
-    await wire.send(real.body[: len(real.body) // 2])
+async def _half(wire: Wire, exchange: Exchange, *, with_length: bool) -> None:
+    healthy = exchange.healthy()
+    exchange.call.status = healthy.status
+    await wire.send(_full_head(healthy, len(healthy.body) if with_length else None))
+    await wire.send(healthy.body[: len(healthy.body) // 2])
 
 
-async def _drip_headers(wire: Wire, ask: Ask, options: Options) -> None:
+async def _drip_headers(wire: Wire, exchange: Exchange, options: Options) -> None:
     await wire.send(b"HTTP/1.1 200 OK\r\n")
     for number in itertools.count():
         await wire.send(f"X-Drip-{number}: drop\r\n".encode())
         await asyncio.sleep(options["interval"])
 
 
-async def _drip_body(wire: Wire, ask: Ask, options: Options) -> None:
-    real = ask.real()
-    ask.call.status = real.status
-    await wire.send(_full_head(real, len(real.body)))
-    for byte in real.body:
+async def _drip_body(wire: Wire, exchange: Exchange, options: Options) -> None:
+    healthy = exchange.healthy()
+    exchange.call.status = healthy.status
+    await wire.send(_full_head(healthy, len(healthy.body)))
+    for byte in healthy.body:
         await wire.send(bytes([byte]))
         await asyncio.sleep(options["interval"])
 
 
-async def _raw(wire: Wire, ask: Ask, options: Options) -> None:
+async def _raw(wire: Wire, exchange: Exchange, options: Options) -> None:
     await wire.send(base64.b64decode(options["raw_b64"]))
 
 
-async def _informational_flood(wire: Wire, ask: Ask, options: Options) -> None:
+async def _informational_flood(wire: Wire, exchange: Exchange, options: Options) -> None:
     batch = b"".join(head(status, ()) for status in (100, 102, 103)) * 8
     while True:
         await wire.send(batch)
         await asyncio.sleep(options["interval"])
 
 
-async def _many_headers(wire: Wire, ask: Ask, options: Options) -> None:
-    real = ask.real()
+async def _many_headers(wire: Wire, exchange: Exchange, options: Options) -> None:
+    healthy = exchange.healthy()
     extra = tuple((f"X-Header-{number}", "value") for number in range(options["count"]))
-    await _whole(wire, ask, Response(real.status, real.body, real.content_type, extra))
+    await _whole(
+        wire, exchange, Response(healthy.status, healthy.body, healthy.content_type, extra)
+    )
 
 
-async def _big_header(wire: Wire, ask: Ask, options: Options) -> None:
-    real = ask.real()
+async def _big_header(wire: Wire, exchange: Exchange, options: Options) -> None:
+    healthy = exchange.healthy()
     extra = (("X-Big", "x" * options["bytes"]),)
-    await _whole(wire, ask, Response(real.status, real.body, real.content_type, extra))
+    await _whole(
+        wire, exchange, Response(healthy.status, healthy.body, healthy.content_type, extra)
+    )
 
 
-async def _whole(wire: Wire, ask: Ask, answer: Response) -> None:
-    ask.call.status = answer.status
+async def _whole(wire: Wire, exchange: Exchange, answer: Response) -> None:
+    exchange.call.status = answer.status
     await wire.send(answer.render(keep_alive=False))
 
 
-async def _huge(wire: Wire, ask: Ask, options: Options) -> None:
-    ask.call.status = 200
+async def _huge(wire: Wire, exchange: Exchange, options: Options) -> None:
+    exchange.call.status = 200
     await wire.send(_full_head(Response(), options["bytes"]) + OPENING)
     left = options["bytes"] - len(OPENING) - len(CLOSING)
     block = b"x" * BLOCK
@@ -117,8 +124,8 @@ async def _huge(wire: Wire, ask: Ask, options: Options) -> None:
     await wire.send(CLOSING)
 
 
-async def _endless(wire: Wire, ask: Ask, options: Options) -> None:
-    ask.call.status = 200
+async def _endless(wire: Wire, exchange: Exchange, options: Options) -> None:
+    exchange.call.status = 200
     headers = (("Content-Type", JSON), ("Transfer-Encoding", "chunked"))
     await wire.send(head(200, headers) + _chunk(OPENING))
     block = _chunk(b"x" * BLOCK)
@@ -131,10 +138,9 @@ def _chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
-async def _gzip_bomb(wire: Wire, ask: Ask, options: Options) -> None:
-    """One gzip member, made of one compressed megabyte repeated; its checksum is worked out
-    on the way because a decoder may well compare it."""
-    ask.call.status = 200
+async def _gzip_bomb(wire: Wire, exchange: Exchange, options: Options) -> None:
+    """Send one gzip member that repeats one compressed megabyte; its checksum is correct."""
+    exchange.call.status = 200
     blocks, rest = divmod(options["decoded"] - len(OPENING) - len(CLOSING), BOMB_BLOCK)
     block = b"x" * BOMB_BLOCK
     start, end = _deflated(OPENING), _deflated(b"x" * rest + CLOSING, last=True)
@@ -153,7 +159,7 @@ async def _gzip_bomb(wire: Wire, ask: Ask, options: Options) -> None:
 
 
 def _deflated(data: bytes, *, last: bool = False) -> bytes:
-    """A run of deflate blocks that ends on a byte and refers to nothing before it."""
+    """Return deflate blocks that end on a byte boundary and do not refer to earlier data."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
 
@@ -167,23 +173,23 @@ def _interval(default: float) -> dict[str, Option]:
     return {"interval": Option(checks.number(0), default)}
 
 
-AT_LEAST_A_DOCUMENT = checks.whole(len(OPENING) + len(CLOSING))
+SMALLEST_DOCUMENT = checks.whole(len(OPENING) + len(CLOSING))
 
 KINDS = {
     "delay": Kind({"seconds": Option(checks.number(0))}),
-    "hang": Kind({}, play=_hang),
-    "reset": Kind({}, play=_reset),
-    "reset_in_headers": Kind({}, play=_reset_in_headers),
-    "reset_in_body": Kind({}, play=_reset_in_body),
-    "truncate": Kind({}, play=_truncate),
-    "close_early": Kind({}, play=_close_early),
-    "drip_headers": Kind(_interval(0.3), play=_drip_headers),
-    "drip_body": Kind(_interval(0.5), play=_drip_body),
-    "raw": Kind({"raw_b64": Option(checks.encoded)}, play=_raw),
-    "informational_flood": Kind(_interval(0.005), play=_informational_flood),
-    "many_headers": Kind({"count": Option(checks.whole(1), 10_000)}, play=_many_headers),
-    "big_header": Kind({"bytes": Option(checks.whole(1), 1024 * 1024)}, play=_big_header),
-    "huge": Kind({"bytes": Option(AT_LEAST_A_DOCUMENT, 100_000_000)}, play=_huge),
-    "endless": Kind(_interval(0), play=_endless),
-    "gzip_bomb": Kind({"decoded": Option(AT_LEAST_A_DOCUMENT, 200_000_000)}, play=_gzip_bomb),
+    "hang": Kind({}, take_over=_hang),
+    "reset": Kind({}, take_over=_reset),
+    "reset_in_headers": Kind({}, take_over=_reset_in_headers),
+    "reset_in_body": Kind({}, take_over=_reset_in_body),
+    "truncate": Kind({}, take_over=_truncate),
+    "close_early": Kind({}, take_over=_close_early),
+    "drip_headers": Kind(_interval(0.3), take_over=_drip_headers),
+    "drip_body": Kind(_interval(0.5), take_over=_drip_body),
+    "raw": Kind({"raw_b64": Option(checks.encoded)}, take_over=_raw),
+    "informational_flood": Kind(_interval(0.005), take_over=_informational_flood),
+    "many_headers": Kind({"count": Option(checks.whole(1), 10_000)}, take_over=_many_headers),
+    "big_header": Kind({"bytes": Option(checks.whole(1), 1024 * 1024)}, take_over=_big_header),
+    "huge": Kind({"bytes": Option(SMALLEST_DOCUMENT, 100_000_000)}, take_over=_huge),
+    "endless": Kind(_interval(0), take_over=_endless),
+    "gzip_bomb": Kind({"decoded": Option(SMALLEST_DOCUMENT, 200_000_000)}, take_over=_gzip_bomb),
 }

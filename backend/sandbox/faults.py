@@ -1,4 +1,4 @@
-"""Which call gets which fault."""
+"""The active faults, and the choice of a fault for a call."""
 
 import itertools
 import random
@@ -8,14 +8,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sandbox import checks, fault_answers, fault_wires
-from sandbox.checks import Refusal
+from sandbox.call_log import Call
+from sandbox.checks import InvalidRequest
 from sandbox.fault_kinds import Kind
-from sandbox.ledger import Call
 
 KINDS: dict[str, Kind] = {**fault_wires.KINDS, **fault_answers.KINDS}
 
-# Which calls a fault concerns, and how often.
-AIM: dict[str, checks.Check] = {
+# Options of every kind: which calls a fault applies to, and how often.
+SCOPE: dict[str, checks.Check] = {
     "source": checks.text,
     "path": checks.text,
     "query": checks.text,
@@ -38,13 +38,13 @@ class Fault:
     skip: int = 0
     probability: float = 1.0
     fired: int = 0
-    _let_through: int = field(default=0, repr=False)
+    _skipped: int = field(default=0, repr=False)
 
     @property
-    def made_of(self) -> Kind:
+    def definition(self) -> Kind:
         return KINDS[self.kind]
 
-    def concerns(self, call: Call) -> bool:
+    def matches(self, call: Call) -> bool:
         return (
             self.source in ("*", call.source)
             and (self.times is None or self.fired < self.times)
@@ -53,9 +53,9 @@ class Fault:
         )
 
     def fires(self, chance: random.Random) -> bool:
-        """Asked once for each call it concerns; keeps count."""
-        if self._let_through < self.skip:
-            self._let_through += 1
+        """Decide whether a matching call gets the fault; counts `skip` and `times`."""
+        if self._skipped < self.skip:
+            self._skipped += 1
             return False
         if self.probability < 1 and chance.random() >= self.probability:
             return False
@@ -63,12 +63,12 @@ class Fault:
         return True
 
     def as_json(self) -> dict[str, Any]:
-        aim = {name: getattr(self, name) for name in AIM}
-        return {"id": self.id, **aim, **self.options, "fired": self.fired}
+        scope = {name: getattr(self, name) for name in SCOPE}
+        return {"id": self.id, **scope, **self.options, "fired": self.fired}
 
 
-class FaultBook:
-    """The faults in force, newest first."""
+class FaultRegistry:
+    """The active faults, newest first."""
 
     def __init__(self, sources: tuple[str, ...]) -> None:
         self._sources = sources
@@ -76,28 +76,32 @@ class FaultBook:
         self.clear()
 
     def clear(self) -> int:
-        """Forget all faults; says how many there were."""
-        gone = len(getattr(self, "_faults", ()))
+        """Remove all faults; return how many there were."""
+        removed = len(getattr(self, "_faults", ()))
         self._faults: list[Fault] = []
-        self._chance = random.Random(2010)  # the same run of luck after every reset
-        return gone
+        self._chance = random.Random(2010)  # the same sequence after every reset
+        return removed
 
-    def add(self, wish: Mapping[str, Any]) -> Fault:
-        """A new fault from its JSON description, or Refusal."""
-        kind = KINDS.get(str(wish.get("kind")))
+    def add(self, description: Mapping[str, Any]) -> Fault:
+        """Create a fault from its JSON description; raise InvalidRequest if it is invalid."""
+        kind = KINDS.get(str(description.get("kind")))
         if kind is None:
-            raise Refusal(f"unknown kind {wish.get('kind')!r}", sorted(KINDS))
-        source = wish.get("source", "*")
+            raise InvalidRequest(f"unknown kind {description.get('kind')!r}", sorted(KINDS))
+        source = description.get("source", "*")
         if source not in ("*", *self._sources):
-            raise Refusal(f"unknown source {source!r}", ["*", *self._sources])
+            raise InvalidRequest(f"unknown source {source!r}", ["*", *self._sources])
         options = {name: option.check for name, option in kind.options.items()}
-        checks.apply({**AIM, **options}, wish, of=f"kind {wish['kind']!r}")
-        chosen = {name: wish.get(name, option.default) for name, option in kind.options.items()}
+        checks.apply({**SCOPE, **options}, description, of=f"kind {description['kind']!r}")
+        chosen = {
+            name: description.get(name, option.default) for name, option in kind.options.items()
+        }
         missing = sorted(name for name, value in chosen.items() if value is ...)
         if missing:
-            raise Refusal(f"kind {wish['kind']!r} needs {', '.join(missing)}", sorted(options))
-        aim = {name: wish[name] for name in AIM if name in wish}
-        fault = Fault(id=f"f{next(self._numbers)}", options=chosen, **aim)
+            raise InvalidRequest(
+                f"kind {description['kind']!r} needs {', '.join(missing)}", sorted(options)
+            )
+        scope = {name: description[name] for name in SCOPE if name in description}
+        fault = Fault(id=f"f{next(self._numbers)}", options=chosen, **scope)
         self._faults.insert(0, fault)
         return fault
 
@@ -111,17 +115,20 @@ class FaultBook:
         return [fault.as_json() for fault in self._faults]
 
     def choose(self, call: Call) -> tuple[float, Fault | None]:
-        """Seconds to wait, and the newest fault that fires. One delay combines with one other."""
+        """Return seconds to wait and the newest fault that fires.
+
+        One `delay` can be combined with one other fault.
+        """
         delay: Fault | None = None
         if not self._faults or call.source not in self._sources:
             return 0.0, None
         for fault in self._faults:
-            if not fault.concerns(call) or (fault.made_of.waits and delay):
+            if not fault.matches(call) or (fault.definition.waits and delay):
                 continue
             if not fault.fires(self._chance):
                 continue
             call.fault = fault.id
-            if not fault.made_of.waits:
+            if not fault.definition.waits:
                 return (delay.options["seconds"] if delay else 0.0), fault
             delay = fault
         return (delay.options["seconds"] if delay else 0.0), None

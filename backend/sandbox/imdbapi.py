@@ -1,11 +1,10 @@
-"""IMDbAPI.dev: protobuf printed as JSON, so whatever is zero, empty or false is left out."""
+"""IMDbAPI.dev: search, titles and sections, printed from protobuf without zero values."""
 
 import base64
 import binascii
 import hashlib
 import re
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,14 +12,14 @@ from functools import lru_cache
 from typing import Any
 
 from sandbox import checks
-from sandbox.catalogue import Catalogue, Film, Person, Release
+from sandbox.catalogue import Catalogue, Film, Person, Release, Video, canonical_id
 from sandbox.messages import Request, Response, to_json
-from sandbox.upstream import Settings, Upstream, must_be
+from sandbox.upstream import Settings, Upstream, checked_by
 
 Row = dict[str, Any]
 
 TITLE_ID = re.compile(r"tt\d{7,}")
-DEFAULT_PAGE, LARGEST_PAGE = 20, 50
+DEFAULT_PAGE, LARGEST_PAGE, LARGEST_BATCH = 20, 50, 5
 GRPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 429: 8, 500: 13, 503: 14, 504: 4}
 SEVERITIES = ("none", "mild", "moderate", "severe")
 SIZES = {"poster": (2000, 3000), "still_frame": (1920, 1080), "event": (3000, 2000)}
@@ -31,22 +30,21 @@ LAST_NAMES = ("Aksoy", "Brandt", "Castelli", "Dlamini", "Eriksen", "Fujita", "Gr
 
 @dataclass
 class ImdbapiSettings(Settings):
-    bucket: dict[str, Any] | None = field(
-        default=None, metadata=must_be(checks.optional(checks.bucket))
+    empty_as_object: bool = field(default=True, metadata=checked_by(checks.flag))
+    malformed_id_status: int = field(default=400, metadata=checked_by(checks.one_of(400, 404)))
+    not_found_message: str = field(default="title not found", metadata=checked_by(checks.text))
+    cast_filter: bool = field(default=False, metadata=checked_by(checks.flag))
+    batch_unknown_status: int | None = field(
+        default=None, metadata=checked_by(checks.optional(checks.one_of(400, 404)))
     )
-    retry_after: str | None = field(default=None, metadata=must_be(checks.optional(checks.header)))
-    empty_as_object: bool = field(default=True, metadata=must_be(checks.flag))
-    malformed_id_status: int = field(default=400, metadata=must_be(checks.one_of(400, 404)))
-    not_found_message: str = field(default="title not found", metadata=must_be(checks.text))
-    cast_filter: bool = field(default=False, metadata=must_be(checks.flag))
 
 
 class BadArgument(Exception):
-    """The request cannot be understood; the text is for the caller."""
+    """A request parameter is invalid; the message is sent to the client."""
 
 
 class Imdbapi(Upstream):
-    """Search, one title, and its six sections. No key; perhaps a rate limit per caller."""
+    """Search, single titles, batches of titles, and six sections. There is no key."""
 
     name = "imdbapi"
     settings: ImdbapiSettings
@@ -68,16 +66,10 @@ class Imdbapi(Upstream):
         self._page = lru_cache(4096)(self._render_page)
         self._hits = lru_cache(1024)(self._render_hits)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         self.change(ImdbapiSettings())
 
-    def change(self, settings: Settings) -> None:
-        super().change(settings)
-        self._level, self._leaked_at = 0.0, 0.0
-
     def get(self, request: Request) -> Response:
-        if self._too_fast():
-            return self.quota_used_up()
         try:
             return self._route(request)
         except BadArgument as exc:
@@ -87,45 +79,48 @@ class Imdbapi(Upstream):
         body: Row = {"code": GRPC_CODES.get(status, 2), "message": message}
         return Response(status, to_json(body))
 
-    def quota_used_up(self) -> Response:
-        """There is no quota, only a rate limit."""
-        retry_after = self.settings.retry_after
-        headers = (("Retry-After", retry_after),) if retry_after is not None else ()
-        body = to_json({"code": 8, "message": "Too many network requests"})
-        return Response(429, body, headers=headers)
+    def quota_exceeded(self) -> Response:
+        """Return the rate limit error; this source has no quota."""
+        return self.rate_limited()
 
-    def bad_key(self) -> Response:
-        """There are no keys; this is how the gateway would word it."""
+    def invalid_key(self) -> Response:
+        """Return the gRPC gateway's error; this source has no keys."""
         return self.error(401, "unauthenticated")
-
-    def _too_fast(self) -> bool:
-        """A leaky bucket: each call fills it by one, time empties it."""
-        bucket = self.settings.bucket
-        if bucket is None:
-            return False
-        now = time.monotonic()
-        leak = (now - self._leaked_at) * bucket["capacity"] / bucket["per"]
-        self._level, self._leaked_at = max(0.0, self._level - leak), now
-        if self._level + 1 > bucket["capacity"]:
-            return True
-        self._level += 1
-        return False
 
     def _route(self, request: Request) -> Response:
         match request.path.split("/")[1:]:
             case ["search", "titles"]:
                 return self._search(request)
+            case ["titles:batchGet"]:
+                return self._batch(request)
             case ["titles", film_id, *section] if not section or section[0] in self._sections:
                 if not TITLE_ID.fullmatch(film_id):
                     return self.error(self.settings.malformed_id_status, "invalid title ID")
                 if len(section) > 1:
                     return self.error(404, "Not Found")
+                film_id = canonical_id(film_id)
                 if self.catalogue.get(film_id) is None:
                     return self.error(404, self.settings.not_found_message)
                 if not section:
                     return Response(body=self._title(film_id))
                 return self._section(film_id, section[0], request)
         return self.error(404, "Not Found")
+
+    def _batch(self, request: Request) -> Response:
+        """Return several titles in catalogue order: the order of the real service is not known."""
+        asked = request.query.get("titleIds", [])
+        if not 1 <= len(asked) <= LARGEST_BATCH:
+            raise BadArgument(f"title_ids must contain between 1 and {LARGEST_BATCH} IDs")
+        if not all(TITLE_ID.fullmatch(film_id) for film_id in asked):
+            return self.error(self.settings.malformed_id_status, "invalid title ID")
+        ids = {canonical_id(film_id) for film_id in asked}
+        found = [film.id for film in self.catalogue.films if film.id in ids]
+        status = self.settings.batch_unknown_status
+        if status is not None and len(found) < len(ids):
+            return self.error(status, self.settings.not_found_message)
+        if not found:
+            return Response(body=b'{"titles":[]}' if self._lists_shown() else b"{}")
+        return Response(body=b'{"titles":[' + b",".join(map(self._title, found)) + b"]}")
 
     def _film(self, film_id: str) -> Film:
         film = self.catalogue.get(film_id)
@@ -152,7 +147,7 @@ class Imdbapi(Upstream):
     # Sections
 
     def _section(self, film_id: str, name: str, request: Request) -> Response:
-        size, start = sys.maxsize, 0  # the sections without pages
+        size, start = sys.maxsize, 0  # sections without paging
         wanted: tuple[str, ...] = ()
         if name in ("credits", "images", "videos"):
             wanted = tuple(request.query.get("categories" if name == "credits" else "types", ()))
@@ -229,7 +224,7 @@ class Imdbapi(Upstream):
             for category, people in (("director", film.directors), ("writer", film.writers))
             for person in people
         ]
-        return [*cast, *crew, *_made_up_crew(film)]
+        return [*cast, *crew, *_invented_crew(film)]
 
     def _release_dates(self, film: Film) -> list[Row]:
         return [
@@ -238,8 +233,19 @@ class Imdbapi(Upstream):
                 "releaseDate": _date(row),
                 "attributes": row.get("attributes", []),
             }
-            for row in film.release_dates
+            for row in [*film.release_dates, *self._invented_releases(film)]
         ]
+
+    def _invented_releases(self, film: Film) -> Iterator[Release]:
+        """Generate festival screenings, to fill several pages."""
+        codes = [*self.catalogue.countries]
+        for index in range(film.extra_release_dates):
+            month, day = index // 28 % 12 + 1, index % 28 + 1
+            yield {
+                "country": codes[index % len(codes)],
+                "date": f"{(film.year or 2000) + 1}-{month:02}-{day:02}",
+                "attributes": ["festival", f"Festival {index + 1}"],
+            }
 
     def _certificates(self, film: Film) -> list[Row]:
         return [
@@ -256,7 +262,7 @@ class Imdbapi(Upstream):
 
 
 def image_url(film: Film, what: str, size: str = "") -> str:
-    """An address of the right shape. Only where the catalogue names a file is there a picture."""
+    """Return an image URL. It refers to a real image only if the catalogue names its file."""
     if what == "poster" and isinstance(film.poster, str):
         return f"https://m.media-amazon.com/images/M/{film.poster}._V1_{size}.jpg"
     digest = hashlib.sha1(f"{film.id} {what}".encode()).digest()
@@ -265,7 +271,7 @@ def image_url(film: Film, what: str, size: str = "") -> str:
 
 
 def _stub(film: Film) -> Row:
-    """The fields that search answers carry."""
+    """Return the fields of a search result."""
     rated = {"aggregateRating": film.rating, "voteCount": film.votes} if film.rating else None
     return {
         "id": film.id,
@@ -293,8 +299,8 @@ def _name(person: Person, professions: list[str] | None = None) -> Row:
     }
 
 
-def _made_up_crew(film: Film) -> Iterator[Row]:
-    """Enough people to fill several pages; nobody needs to know them."""
+def _invented_crew(film: Film) -> Iterator[Row]:
+    """Generate invented crew members, to fill several pages."""
     first_id = 80_000_000 + zlib.crc32(film.id.encode()) % 90_000 * 1000
     for index in range(film.extra_crew):
         first = FIRST_NAMES[index % len(FIRST_NAMES)]
@@ -327,8 +333,20 @@ def _videos(film: Film) -> list[Row]:
             "height": 1080,
             "runtimeSeconds": video["seconds"],
         }
-        for video in film.videos
+        for video in [*film.videos, *_invented_videos(film)]
     ]
+
+
+def _invented_videos(film: Film) -> Iterator[Video]:
+    """Generate clips, to fill several pages."""
+    first_id = 10_000_000 + zlib.crc32(film.id.encode()) % 90_000 * 1000
+    for index in range(film.extra_videos):
+        yield {
+            "id": f"vi{first_id + index}",
+            "type": "clip",
+            "name": f"Clip {index + 1}",
+            "seconds": 30 + index,
+        }
 
 
 def _date(release: Release) -> Row:
@@ -354,7 +372,7 @@ def _parents_guide(film: Film) -> list[Row]:
 
 
 def _without_defaults(value: Any) -> Any:
-    """The protobuf printer's habit, applied all the way down."""
+    """Remove zero, empty and false values at every level, as the protobuf printer does."""
     if isinstance(value, dict):
         kept = {key: _without_defaults(item) for key, item in value.items()}
         return {key: item for key, item in kept.items() if item}
@@ -364,7 +382,7 @@ def _without_defaults(value: Any) -> Any:
 
 
 def _bounded(request: Request, name: str, default: int) -> int:
-    """0 is the unset value of an int32, so it means the default."""
+    """Return a page size or limit. 0 is an unset int32 and means the default."""
     raw = request.first(name, "0")
     try:
         value = int(raw)
@@ -380,7 +398,7 @@ def _token(start: int, film_id: str, name: str, wanted: tuple[str, ...]) -> str:
 
 
 def _start(token: str, film_id: str, name: str, wanted: tuple[str, ...]) -> int:
-    """Where the page begins; a token only fits the question it was given for."""
+    """Return the first row of the page; a token is valid only for the query it was issued for."""
     if not token:
         return 0
     try:

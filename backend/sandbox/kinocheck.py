@@ -1,4 +1,4 @@
-"""KinoCheck: trailers of films and series, with or without a key."""
+"""KinoCheck: trailers of films and series. The API key is optional."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from sandbox import checks
 from sandbox.catalogue import Catalogue, Clip, Film
 from sandbox.messages import Request, Response, to_json
-from sandbox.upstream import Settings, Upstream, must_be
+from sandbox.upstream import Settings, Upstream, checked_by
 
 Row = dict[str, Any]
 
@@ -23,18 +23,17 @@ LISTS = ("/trailers", "/trailers/latest", "/trailers/trending")
 @dataclass
 class KinocheckSettings(Settings):
     keys: list[str] = field(
-        default_factory=lambda: ["sandbox-kinocheck-key"], metadata=must_be(checks.texts)
+        default_factory=lambda: ["sandbox-kinocheck-key"], metadata=checked_by(checks.texts)
     )
     daily_quota: int | None = field(
-        default=None, metadata=must_be(checks.optional(checks.whole(0)))
+        default=None, metadata=checked_by(checks.optional(checks.whole(0)))
     )
-    quota_used: int = field(default=0, metadata=must_be(checks.whole(0)))
-    retry_after: str | None = field(default=None, metadata=must_be(checks.optional(checks.header)))
-    bad_key_status: int = field(default=401, metadata=must_be(checks.one_of(401, 403)))
-    error_as_200: bool = field(default=False, metadata=must_be(checks.flag))
-    require_host_header: bool = field(default=False, metadata=must_be(checks.flag))
-    default_language: str = field(default="de", metadata=must_be(checks.one_of("de", "en")))
-    omit: list[str] = field(default_factory=list, metadata=must_be(checks.some_of(*OMITTABLE)))
+    quota_used: int = field(default=0, metadata=checked_by(checks.whole(0)))
+    bad_key_status: int = field(default=401, metadata=checked_by(checks.one_of(401, 403)))
+    error_as_200: bool = field(default=False, metadata=checked_by(checks.flag))
+    require_host_header: bool = field(default=False, metadata=checked_by(checks.flag))
+    default_language: str = field(default="de", metadata=checked_by(checks.one_of("de", "en")))
+    omit: list[str] = field(default_factory=list, metadata=checked_by(checks.some_of(*OMITTABLE)))
 
 
 class Kinocheck(Upstream):
@@ -45,15 +44,15 @@ class Kinocheck(Upstream):
         super().__init__(catalogue)
         self._rendered = lru_cache(4096)(self._render)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         self.change(KinocheckSettings())
 
     def get(self, request: Request) -> Response:
         if self._key_refused(request):
-            return self.bad_key()
+            return self.invalid_key()
         quota = self.settings.daily_quota
         if quota is not None and self.settings.quota_used >= quota:
-            return self.quota_used_up()
+            return self.quota_exceeded()
         self.settings.quota_used += 1
         path = request.path.rstrip("/")
         if path in ("/movies", "/shows"):
@@ -67,17 +66,15 @@ class Kinocheck(Upstream):
         body = {"code": status, "title": title.get(status, "Error"), "message": message}
         return Response(status, to_json(body))
 
-    def quota_used_up(self) -> Response:
+    def quota_exceeded(self) -> Response:
         answer = self.error(429, "The daily request quota has been exceeded.")
-        retry_after = self.settings.retry_after
-        headers = (("Retry-After", retry_after),) if retry_after is not None else ()
-        return Response(429, answer.body, headers=headers)
+        return Response(429, answer.body, headers=self._retry_after())
 
-    def bad_key(self) -> Response:
-        return self._refusal(self.settings.bad_key_status, "Invalid API key.")
+    def invalid_key(self) -> Response:
+        return self._api_error(self.settings.bad_key_status, "Invalid API key.")
 
-    def _refusal(self, status: int, message: str) -> Response:
-        """One client reports that errors arrive with 200; others see the status."""
+    def _api_error(self, status: int, message: str) -> Response:
+        """Return an error, with status 200 if `error_as_200` is set: clients report both."""
         if not self.settings.error_as_200:
             return self.error(status, message)
         return Response(200, to_json({"error": message, "message": message}))
@@ -103,32 +100,36 @@ class Kinocheck(Upstream):
             return self.error(400, "Exactly one of imdb_id, tmdb_id and id is required.")
         film = self._find(*given[0], series=series)
         if film is None:
-            return self._refusal(404, "The requested movie was not found.")
+            return self._api_error(404, "The requested movie was not found.")
         language, categories = self._language(request), request.first("categories")
         omitted = tuple(sorted(self.settings.omit))
         return Response(body=self._rendered(film.id, language, categories, omitted))
 
     def _find(self, name: str, value: str, *, series: bool) -> Film | None:
-        def fits(film: Film) -> bool:
+        def matches(film: Film) -> bool:
             if film.kinocheck is None or film.is_series != series:
                 return False
             ids = {"imdb_id": film.id, "tmdb_id": str(film.tmdb or ""), "id": film.kinocheck["id"]}
             return ids[name] == value
 
-        if name == "imdb_id":  # by far the most common question: no walk through the films
+        if name == "imdb_id":  # fast path for the most common query
             film = self.catalogue.get(value)
-            return film if film and fits(film) else None
-        return self.catalogue.find(fits)
+            return film if film and matches(film) else None
+        return self.catalogue.find(matches)
 
     def _render(self, film_id: str, language: str, categories: str, omit: tuple[str, ...]) -> bytes:
         film = self.catalogue.get(film_id)
         assert film is not None
         assert film.kinocheck is not None
-        trailer = film.kinocheck["trailer"]
-        clips = [*([trailer] if trailer else []), *film.kinocheck["more_videos"]]
+        trailer, clips = film.kinocheck["trailer"], film.kinocheck["more_videos"]
+        if language not in film.kinocheck.get("languages", CHANNELS):
+            trailer, clips = None, []
+        clips = [*([trailer] if trailer else []), *clips]
         answer: Row = _head(film, language) | {
             "trailer": _video(film, trailer, language) if trailer else None,
-            "videos": [_video(film, clip, language) for clip in clips if _chosen(clip, categories)],
+            "videos": [
+                _video(film, clip, language) for clip in clips if _in_categories(clip, categories)
+            ],
             "recommendations": [_head(other, language) for other in self._similar(film)],
         }
         return to_json(_omit(answer, omit))
@@ -148,7 +149,9 @@ class Kinocheck(Upstream):
 
     def _list(self, request: Request, path: str) -> Response:
         language = self._language(request)
-        pairs = [pair for pair in self._pairs() if _chosen(pair[1], request.first("categories"))]
+        pairs = [
+            pair for pair in self._pairs() if _in_categories(pair[1], request.first("categories"))
+        ]
         genres = {genre.lower() for genre in request.first("genres").split(",") if genre}
         if genres:
             pairs = [pair for pair in pairs if genres & {g.lower() for g in pair[0].genres}]
@@ -229,12 +232,12 @@ def _resource(film: Film) -> Row:
 
 
 def _youtube_id(seed: str) -> str:
-    """Eleven characters that look right where no real id is known."""
+    """Generate an id of eleven characters for a video without a real id."""
     return base64.urlsafe_b64encode(hashlib.sha1(seed.encode()).digest()).decode()[:11]
 
 
-def _chosen(clip: Clip, categories: str) -> bool:
-    """`Trailer,-Clip`: one of those without a minus, and none of those with one."""
+def _in_categories(clip: Clip, categories: str) -> bool:
+    """Apply a filter such as `Trailer,-Clip`: included and excluded categories."""
     words = [word.strip() for word in categories.split(",") if word.strip()]
     wanted = [word for word in words if not word.startswith("-")]
     unwanted = [word[1:] for word in words if word.startswith("-")]
@@ -242,7 +245,7 @@ def _chosen(clip: Clip, categories: str) -> bool:
 
 
 def _omit(value: Any, names: tuple[str, ...]) -> Any:
-    """Older recordings lack some fields; the caller has to live with either."""
+    """Remove fields at every level: older recordings do not have them."""
     if isinstance(value, dict):
         return {key: _omit(item, names) for key, item in value.items() if key not in names}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP, without the socket."""
+"""Requests and responses, independent of the socket."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ BODYLESS = frozenset({204, 304})
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `path` is decoded and has lost the prefix that names the source."""
+    """One request. `path` is decoded and does not contain the prefix of the source."""
 
     method: str
     source: str
@@ -34,12 +34,12 @@ class Request:
         return parse_qs(self.query_string, keep_blank_values=True)
 
     def first(self, name: str, default: str = "") -> str:
-        """The first value of a query parameter."""
+        """Return the first value of a query parameter."""
         return self.query.get(name, [default])[0]
 
     @property
     def key(self) -> str | None:
-        """The key the caller sent, wherever it was: a leak is a leak on any source."""
+        """The API key in the query or the header, also for sources that use none."""
         for name, values in self.query.items():
             if name.lower() in KEY_PARAMETERS:
                 return values[0]
@@ -47,14 +47,14 @@ class Request:
 
     @property
     def key_in(self) -> str | None:
-        """`"query"` wins over `"header"` because it is the place that ends up in logs."""
+        """Where the key was sent: `"query"` (first, because queries are logged) or `"header"`."""
         if _has_key(self.query_string):
             return "query"
         return "header" if KEY_HEADER in self.headers else None
 
     @property
     def safe_query(self) -> str:
-        """The query string with every key value blotted out."""
+        """The query string with `***` in place of each key."""
         if not _has_key(self.query_string):
             return self.query_string
         return "&".join(
@@ -65,13 +65,13 @@ class Request:
 
 
 def _has_key(query_string: str) -> bool:
-    if "key" not in query_string.lower():  # nearly every call: skip the splitting
+    if "key" not in query_string.lower():  # fast path: most queries have no key
         return False
     return any(pair.partition("=")[0].lower() in KEY_PARAMETERS for pair in query_string.split("&"))
 
 
 def split_target(target: str, sources: Iterable[str]) -> tuple[str, str, str]:
-    """`/omdb/?i=tt1` -> `("omdb", "/", "i=tt1")`; a stranger's path belongs to `other`."""
+    """Split `/omdb/?i=tt1` into `("omdb", "/", "i=tt1")`; an unknown prefix gives `other`."""
     path, _, query = target.partition("?")
     if "%" in path:
         path = unquote(path)
@@ -83,7 +83,7 @@ def split_target(target: str, sources: Iterable[str]) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Response:
-    """A complete answer."""
+    """A complete response."""
 
     status: int = 200
     body: bytes = b""
@@ -91,7 +91,7 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
     def render(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
-        """The bytes to send. A type or length among `headers` stands in place of the true one."""
+        """Return the bytes to send. `headers` override the computed type and length."""
         headers = [*self.headers]
         given = {name.lower() for name, _ in headers}
         if self.status not in BODYLESS:
@@ -106,11 +106,11 @@ class Response:
 
 
 def head(status: int, headers: Headers) -> bytes:
-    """Status line and headers, up to and including the empty line."""
+    """Return status line and headers with the final empty line."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
 
 
 def to_json(value: Any) -> bytes:
-    """Compact UTF-8, as the real services send it."""
+    """Encode as compact UTF-8 JSON, as the real services do."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

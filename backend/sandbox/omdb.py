@@ -1,4 +1,4 @@
-"""OMDb: one path, everything in the query, every value a string, JSON put together by hand."""
+"""OMDb: one path, everything in the query string, all values strings, JSON not always valid."""
 
 import json
 import re
@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from sandbox import checks
-from sandbox.catalogue import Catalogue, Film, plain
+from sandbox.catalogue import Catalogue, Film, canonical_id, plain
 from sandbox.imdbapi import image_url
 from sandbox.messages import Request, Response
-from sandbox.upstream import Settings, Upstream, must_be
+from sandbox.upstream import Settings, Upstream, checked_by
 
 Row = dict[str, Any]
 
@@ -29,13 +29,13 @@ PER_PAGE, LAST_PAGE = 10, 100
 
 @dataclass
 class OmdbSettings(Settings):
-    keys: list[str] = field(default_factory=lambda: ["5a4db0c5"], metadata=must_be(checks.texts))
+    keys: list[str] = field(default_factory=lambda: ["5a4db0c5"], metadata=checked_by(checks.texts))
     daily_limit: int | None = field(
-        default=None, metadata=must_be(checks.optional(checks.whole(0)))
+        default=None, metadata=checked_by(checks.optional(checks.whole(0)))
     )
-    quota_used: int = field(default=0, metadata=must_be(checks.whole(0)))
-    quota_status: int = field(default=401, metadata=must_be(checks.one_of(200, 401)))
-    past_end_empty: bool = field(default=False, metadata=must_be(checks.flag))
+    quota_used: int = field(default=0, metadata=checked_by(checks.whole(0)))
+    quota_status: int = field(default=401, metadata=checked_by(checks.one_of(200, 401)))
+    past_end_empty: bool = field(default=False, metadata=checked_by(checks.flag))
 
 
 class Omdb(Upstream):
@@ -46,7 +46,7 @@ class Omdb(Upstream):
         super().__init__(catalogue)
         self._title = lru_cache(1024)(self._render_title)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         self.change(OmdbSettings())
 
     def get(self, request: Request) -> Response:
@@ -54,10 +54,10 @@ class Omdb(Upstream):
         if not key:
             return self.error(401, "No API key provided.")
         if key not in self.settings.keys:
-            return self.bad_key()
+            return self.invalid_key()
         limit = self.settings.daily_limit
         if limit is not None and self.settings.quota_used >= limit:
-            return self.quota_used_up()
+            return self.quota_exceeded()
         self.settings.quota_used += 1
         if request.path != "/":
             return Response(404, b"<html><body>Not Found</body></html>", "text/html")
@@ -66,10 +66,10 @@ class Omdb(Upstream):
     def error(self, status: int, message: str) -> Response:
         return _send(_json({"Response": "False", "Error": message}), status)
 
-    def quota_used_up(self) -> Response:
+    def quota_exceeded(self) -> Response:
         return self.error(self.settings.quota_status, "Request limit reached!")
 
-    def bad_key(self) -> Response:
+    def invalid_key(self) -> Response:
         return self.error(401, "Invalid API key!")
 
     def _route(self, request: Request) -> Response:
@@ -87,7 +87,7 @@ class Omdb(Upstream):
             return self.error(200, "Incorrect IMDb ID.")
         if not re.fullmatch(r"[0-9]+", imdb_id[2:]):
             return _conversion_error(imdb_id[2:])
-        film = self.catalogue.get(imdb_id)
+        film = self.catalogue.get(canonical_id(imdb_id))
         if film is None:
             return self.error(200, "Incorrect IMDb ID.")
         if film.omdb is None:
@@ -125,8 +125,8 @@ class Omdb(Upstream):
 
     def _search(self, request: Request) -> Response:
         term, raw_page = request.first("s"), request.first("page", "1")
-        if len(plain(term)) < 3:
-            return self.error(200, "Too many results.")
+        if error := _search_error(term):
+            return self.error(200, error)
         if not re.fullmatch(r"[0-9]{1,9}", raw_page):
             return _conversion_error(raw_page)
         hits = self._hits(request, term)
@@ -134,7 +134,9 @@ class Omdb(Upstream):
         shown = hits[(page - 1) * PER_PAGE : page * PER_PAGE] if 1 <= page <= LAST_PAGE else []
         if not shown and not (hits and self.settings.past_end_empty):
             return self.error(200, "Movie not found!")
-        answer = {"Search": [_hit(film) for film in shown], "totalResults": str(len(hits))}
+        answer: Row = {"Search": [_hit(film) for film in shown]}
+        if shown:
+            answer["totalResults"] = str(len(hits))
         return _send(_json(answer | {"Response": "True"}))
 
     def _hits(self, request: Request, term: str) -> list[Film]:
@@ -179,12 +181,23 @@ class Omdb(Upstream):
         return _json(_filled(title | _by_type(film, facts)) | {"Response": "True"})
 
 
+def _search_error(term: str) -> str | None:
+    """Return the error of a term that OMDb does not search for."""
+    if len(term.strip()) == 1:
+        return "Must provide more than one character."
+    if term.count('"') % 2:
+        return f"Syntax error near '{term}' in the full-text search condition '{term}'."
+    if not plain(term):
+        return "Object reference not set to an instance of an object."
+    return "Too many results." if len(plain(term)) < 3 else None
+
+
 def _type(film: Film) -> str:
     return TYPES.get(film.type, "movie")
 
 
 def _by_type(film: Film, facts: dict[str, str]) -> Row:
-    """Fields that only films, series or episodes have."""
+    """Return the fields that only films, series or episodes have."""
     match _type(film):
         case "series":
             return {"totalSeasons": film.seasons and str(film.seasons)}
@@ -197,7 +210,7 @@ def _by_type(film: Film, facts: dict[str, str]) -> Row:
 
 
 def _years(film: Film) -> str | None:
-    """`2004–2010` for what has ended, `1989–` for what runs on: with EN DASH."""
+    """Return `2004–2010` for an ended series, `1989–` for a running one, with EN DASH."""
     if film.year is None:
         return None
     if not film.is_series or film.end_year == film.year:
@@ -206,13 +219,13 @@ def _years(film: Film) -> str | None:
 
 
 def _released(film: Film) -> str | None:
-    """The first full date at home, or anywhere."""
+    """Return the first complete release date in the US, else in any country."""
     full = [row for row in film.release_dates if len(row["date"]) == len("2010-07-16")]
-    plain_ones = [row for row in full if not row.get("attributes")] or full
-    at_home = [row for row in plain_ones if row["country"] == "US"] or plain_ones
-    if not at_home:
+    ordinary = [row for row in full if not row.get("attributes")] or full
+    in_us = [row for row in ordinary if row["country"] == "US"] or ordinary
+    if not in_us:
         return None
-    year, month, day = at_home[0]["date"].split("-")
+    year, month, day = in_us[0]["date"].split("-")
     return f"{day} {MONTHS[int(month) - 1]} {year}"
 
 
@@ -250,7 +263,7 @@ def _filled(row: Row) -> Row:
 
 
 def _json(value: Any) -> bytes:
-    """Quotes are escaped; backslashes and tabs are not, so such a text breaks the document."""
+    """Encode without escaping backslashes and tabs, which makes such documents invalid JSON."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("\\\\", "\\").replace("\\t", "\t").encode()
 
@@ -260,6 +273,6 @@ def _send(body: bytes, status: int = 200) -> Response:
 
 
 def _conversion_error(text: str) -> Response:
-    """The famous one: the quotes inside are not escaped, so this is not JSON."""
+    """Return the recorded error whose quotes are not escaped, which makes it invalid JSON."""
     message = f"Conversion from string \"{text}\" to type 'Double' is not valid."
     return _send(f'{{"Response":"False","Error":"{message}"}}'.encode())

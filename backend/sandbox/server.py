@@ -1,5 +1,5 @@
-"""HTTP on a socket. asyncio.Protocol rather than a framework: a framework would not let us
-send half a header and reset the connection."""
+"""The HTTP server. It uses asyncio.Protocol, because a framework cannot send half a header
+and reset the connection."""
 
 import asyncio
 import socket
@@ -8,13 +8,13 @@ from collections import deque
 
 import httptools
 
+from sandbox.call_log import Call, CallLog
 from sandbox.catalogue import Catalogue
 from sandbox.control import Control
-from sandbox.fault_kinds import Ask
-from sandbox.faults import Fault, FaultBook
+from sandbox.fault_kinds import Exchange
+from sandbox.faults import Fault, FaultRegistry
 from sandbox.imdbapi import Imdbapi
 from sandbox.kinocheck import Kinocheck
-from sandbox.ledger import Call, Ledger
 from sandbox.messages import Request, Response, split_target, to_json
 from sandbox.omdb import Omdb
 from sandbox.upstream import Upstream
@@ -27,23 +27,23 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Sandbox:
-    """Everything the connections share."""
+    """The state that all connections share."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.upstreams: dict[str, Upstream] = {kind.name: kind(catalogue) for kind in UPSTREAMS}
         names = tuple(self.upstreams)
-        self.faults, self.ledger = FaultBook(names), Ledger(names)
-        self.control = Control(upstreams=self.upstreams, faults=self.faults, ledger=self.ledger)
+        self.faults, self.call_log = FaultRegistry(names), CallLog(names)
+        self.control = Control(upstreams=self.upstreams, faults=self.faults, call_log=self.call_log)
         self.prefixes = (*names, "control")
         self.connections: set[Connection] = set()
 
-    def hang_up(self) -> None:
+    def close_connections(self) -> None:
         for connection in tuple(self.connections):
             connection.abort()
 
 
 class Connection(asyncio.Protocol):
-    """One client. Answers one request at a time, in the order they came."""
+    """One client connection. Pipelined requests are answered in order, one at a time."""
 
     _transport: asyncio.Transport
 
@@ -54,9 +54,9 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._era: object = None
+        self._generation: object = None
 
-    # asyncio calls these
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -79,11 +79,11 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
-            raise  # a bug of ours: asyncio prints it and hangs up
+            raise  # a bug in the sandbox: asyncio logs it and closes
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._write(Response(400, to_json({"error": "not HTTP/1.1"})), keep_alive=False)
 
-    # The parser calls these
+    # Called by the parser
 
     def on_message_begin(self) -> None:
         self._url = b""
@@ -120,54 +120,54 @@ class Connection(asyncio.Protocol):
         if request.source == "control":
             self._reply(request, self._sandbox.control.answer(request))
             return
-        ledger = self._sandbox.ledger
-        self._era = ledger.seen_on(self._era)
-        call = ledger.begin(request)
+        call_log = self._sandbox.call_log
+        self._generation = call_log.count_connection(self._generation)
+        call = call_log.begin(request)
         upstream = self._sandbox.upstreams.get(request.source)
         if upstream is None:
             call.status = 404
-            self._reply(request, Response(404, to_json({"error": "no such source"})))
-            ledger.end(call)
+            self._reply(request, Response(404, to_json({"error": "unknown source"})))
+            call_log.end(call)
             return
         wait, fault = self._sandbox.faults.choose(call)
         wait += upstream.delay(request.path)
-        ask = Ask(request, upstream, call)
+        exchange = Exchange(request, upstream, call)
         if wait or fault:
             self._task = asyncio.get_running_loop().create_task(
-                self._serve_slowly(ask, wait, fault)
+                self._serve_slowly(exchange, wait, fault)
             )
             self._task.add_done_callback(lambda task: self._done(task, call))
             return
         try:
-            self._reply_to(ask, ask.real())
+            self._reply_to(exchange, exchange.healthy())
         finally:
-            ledger.end(call)
+            call_log.end(call)
 
-    async def _serve_slowly(self, ask: Ask, wait: float, fault: Fault | None) -> None:
-        answer = None if fault else ask.real()  # quotas and limits look at the time of arrival
+    async def _serve_slowly(self, exchange: Exchange, wait: float, fault: Fault | None) -> None:
+        answer = None if fault else exchange.healthy()  # quotas and rate limits count at arrival
         if wait:
             await asyncio.sleep(wait)
-        if fault and fault.made_of.play:
-            await fault.made_of.play(self, ask, fault.options)
+        if fault and fault.definition.take_over:
+            await fault.definition.take_over(self, exchange, fault.options)
             self._transport.close()
             return
-        if fault and fault.made_of.answer:
-            answer = fault.made_of.answer(ask, fault.options)
-        self._reply_to(ask, answer or ask.real())
+        if fault and fault.definition.respond:
+            answer = fault.definition.respond(exchange, fault.options)
+        self._reply_to(exchange, answer or exchange.healthy())
 
     def _done(self, task: asyncio.Task[None], call: Call) -> None:
-        self._sandbox.ledger.end(call)
+        self._sandbox.call_log.end(call)
         self._task = None
         if task.cancelled():
             return
         if task.exception():
             self.abort()
-            task.result()  # a bug of ours: asyncio prints it
+            task.result()  # a bug in the sandbox: asyncio logs it
         self._serve_waiting()
 
-    def _reply_to(self, ask: Ask, answer: Response) -> None:
-        ask.call.status = answer.status
-        self._reply(ask.request, answer)
+    def _reply_to(self, exchange: Exchange, answer: Response) -> None:
+        exchange.call.status = answer.status
+        self._reply(exchange.request, answer)
 
     def _reply(self, request: Request, answer: Response) -> None:
         with_body = request.method != "HEAD"
@@ -180,12 +180,12 @@ class Connection(asyncio.Protocol):
         if not keep_alive:
             self._transport.close()
 
-    # The wire, for faults
+    # The Wire protocol, for faults
 
     async def send(self, data: bytes) -> None:
         self._transport.write(data)
-        # A closed transport swallows bytes without ever pausing: let the loop run in between, so
-        # that the news of a client that went away arrives and cancels the sender.
+        # A closed transport accepts bytes and never pauses. Let the event loop run, so that
+        # connection_lost() is called and cancels the sender.
         await asyncio.sleep(0)
         await self._writable.wait()
 

@@ -1,4 +1,4 @@
-"""Watchmode: where a title can be watched, paid for in credits."""
+"""Watchmode: streaming offers of titles. Calls are charged in credits."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 from sandbox import checks
 from sandbox.catalogue import Catalogue, Film, Offer
 from sandbox.messages import Request, Response
-from sandbox.upstream import Settings, Upstream, must_be
+from sandbox.upstream import Settings, Upstream, checked_by
 
 Row = dict[str, Any]
 
@@ -48,23 +48,28 @@ REGIONS = {
     "JP": ("Japan", 2),
     "TR": ("Turkey", 3),
 }
+# Recorded searches by IMDb id contain rows of other titles, without an IMDb id, before the match.
+UNMATCHED_ROWS: list[Row] = [
+    {"id": 1999001, "name": "Another Title", "type": "movie", "year": 1999, "imdb_id": None},
+    {"id": 1999002, "name": "A Third Title", "type": "movie", "imdb_id": "tt9999001"},
+]
 ENABLED = ["US", "CA", "GB", "AU", "BR", "ES", "IN", "TR"]
 
 
 @dataclass
 class WatchmodeSettings(Settings):
     keys: list[str] = field(
-        default_factory=lambda: ["sandbox-watchmode-key"], metadata=must_be(checks.texts)
+        default_factory=lambda: ["sandbox-watchmode-key"], metadata=checked_by(checks.texts)
     )
-    # Far more than any test or benchmark uses: as started nothing is limited.
-    quota: int = field(default=1_000_000_000, metadata=must_be(checks.whole(0)))
-    quota_used: int = field(default=0, metadata=must_be(checks.whole(0)))
-    quota_status: int = field(default=429, metadata=must_be(checks.one_of(401, 402, 429)))
-    retry_after: str | None = field(default=None, metadata=must_be(checks.optional(checks.header)))
+    # More than any test or benchmark uses: initially nothing is limited.
+    quota: int = field(default=1_000_000_000, metadata=checked_by(checks.whole(0)))
+    quota_used: int = field(default=0, metadata=checked_by(checks.whole(0)))
+    quota_status: int = field(default=429, metadata=checked_by(checks.one_of(401, 402, 429)))
     regions: list[str] = field(
-        default_factory=lambda: [*ENABLED], metadata=must_be(checks.some_of(*REGIONS))
+        default_factory=lambda: [*ENABLED], metadata=checked_by(checks.some_of(*REGIONS))
     )
-    query_key_accepted: bool = field(default=False, metadata=must_be(checks.flag))
+    query_key_accepted: bool = field(default=False, metadata=checked_by(checks.flag))
+    unmatched_rows: bool = field(default=False, metadata=checked_by(checks.flag))
 
 
 class Watchmode(Upstream):
@@ -81,18 +86,18 @@ class Watchmode(Upstream):
                 names = (film.id, str(film.watchmode["id"]), *([tmdb] if film.tmdb else []))
                 self._known |= dict.fromkeys(names, film)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         self.change(WatchmodeSettings())
 
     def get(self, request: Request) -> Response:
         if self._key(request) not in self.settings.keys:
-            return self.bad_key()
+            return self.invalid_key()
         parts = [part for part in request.path.split("/") if part]
         if parts == ["v1", "status"]:
             used = {"quota": self.settings.quota, "quotaUsed": self.settings.quota_used}
             return self._send(200, _json(used))
         if self.settings.quota_used >= self.settings.quota:
-            return self.quota_used_up()
+            return self.quota_exceeded()
         match parts:
             case ["v1", "search"]:
                 return self._search(request)
@@ -106,16 +111,15 @@ class Watchmode(Upstream):
         body = {"success": False, "statusCode": status, "statusMessage": message}
         return self._send(status, _json(body))
 
-    def quota_used_up(self) -> Response:
-        """Says so in the headers too: that is how a caller tells it from a burst limit."""
-        status, retry_after = self.settings.quota_status, self.settings.retry_after
+    def quota_exceeded(self) -> Response:
+        """Return the quota error. Its headers distinguish it from a burst limit."""
+        status = self.settings.quota_status
         body = self.error(status, "Over quota, please upgrade your plan.").body
         used = max(self.settings.quota_used, self.settings.quota)
-        later = status == 429 and retry_after is not None
-        headers = (("Retry-After", str(retry_after)),) if later else ()
+        headers = self._retry_after() if status == 429 else ()
         return Response(status, body, headers=(*self._usage(used), *headers))
 
-    def bad_key(self) -> Response:
+    def invalid_key(self) -> Response:
         return self.error(401, "Unauthorized: Invalid API key")
 
     def _key(self, request: Request) -> str | None:
@@ -149,6 +153,8 @@ class Watchmode(Upstream):
         rows = [_hit(film) for film in films]
         if types := request.first("types"):
             rows = [row for row in rows if row["type"].startswith(tuple(types.split(",")))]
+        if self.settings.unmatched_rows:
+            rows = [*UNMATCHED_ROWS, *rows]
         return self._charged(1, _json({"title_results": rows, "people_results": []}))
 
     def _regions(self) -> list[Row]:
@@ -188,7 +194,7 @@ class Watchmode(Upstream):
 
 
 def _json(value: Any) -> bytes:
-    """The vendor's encoder escapes slashes."""
+    """Encode as JSON with escaped slashes, as the vendor does."""
     return json.dumps(value, separators=(",", ":")).replace("/", "\\/").encode()
 
 
@@ -207,7 +213,7 @@ def _hit(film: Film) -> Row:
 
 
 def _source(film: Film, offer: Offer, quality: str) -> Row:
-    """One row for each service, type, format and region, as the vendor sends them."""
+    """Return the row of one service, type, format and region."""
     assert film.watchmode is not None
     source_id, link = SERVICES[offer["service"]]
     episodes = max((role.get("episodes", 0) for role in film.cast), default=0)

@@ -1,13 +1,18 @@
-"""Stand-ins with the public methods of the real ones."""
+"""Fakes with the public methods of the real classes."""
 
 import threading
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from typing import Any
 
-from cinemix.dtos import MovieDetails, MovieResults
+from django.core.cache import caches
+
+from cinemix.daily_share import DailyShare
+from cinemix.dtos import MovieResults
+from cinemix.known_answers import KnownAnswers
+from cinemix.movie_cache import CachedMovie, MovieCache
 from cinemix.movies import MovieService
-from cinemix.rate_limiter import Verdict
-from core.services.bulkhead import Bulkhead
+from cinemix.rate_limiter import Decision
+from core.services.source import Source
 
 SHAWSHANK = "tt0111161"
 ANSWER = {
@@ -22,101 +27,75 @@ ANSWER = {
 
 
 class FakeOmdb:
-    """Answers with `answer`, an error or a value, and remembers what it was asked."""
+    """Returns or raises `answer`, and records the requests."""
 
     source = "omdb"
 
-    def __init__(self, answer: Any, tries: int = 1) -> None:
-        self.answer, self.tries = answer, tries
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
         self.asked: list[Any] = []
 
-    def get_title(self, imdb_id, *, before_attempt=None):
-        return self._answer(imdb_id, before_attempt)
+    def get_title(self, imdb_id):
+        return self._answer(imdb_id)
 
-    def search(self, text, page=1, *, before_attempt=None):
-        return self._answer((text, page), before_attempt)
+    def search(self, text, page=1):
+        return self._answer((text, page))
 
-    def _answer(self, asked, before_attempt):
+    def _answer(self, asked):
         self.asked.append(asked)
-        for _ in range(self.tries):
-            before_attempt()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer() if callable(self.answer) else self.answer
 
 
-class FakeQuota:
-    """As many calls as are wanted, each written down."""
-
-    def __init__(self) -> None:
-        self.spent, self.closed, self.released = 0, [], 0
-        self.error: Exception | None = None
-
-    def spend(self):
-        if self.error:
-            raise self.error
-        self.spent += 1
-        return datetime(2026, 5, 1, tzinfo=timezone.utc).date()
-
-    def add(self, day, calls):
-        self.spent += calls
-
-    def close(self, day):
-        self.closed.append(day)
-
-    def used_up(self):
-        return self.error
-
-    def release_connection(self):
-        self.released += 1
-
-
 class FakeMovies:
-    """Answers every question with `answer`, an error or a value."""
+    """Returns or raises `answer` and records the requests."""
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer
         self.asked: list[Any] = []
+        self.clients: list[str] = []
 
-    def search(self, query: str, page: int) -> MovieResults:
-        return self._answer((query, page))
+    def search(self, query: str, page: int, *, client: str) -> MovieResults:
+        return self._answer((query, page), client)
 
-    def details(self, imdb_id: str) -> MovieDetails:
-        return self._answer(imdb_id)
+    def details(self, imdb_id: str, *, client: str) -> CachedMovie:
+        return self._answer(imdb_id, client)
 
-    def _answer(self, asked: Any) -> Any:
+    def _answer(self, asked: Any, client: str) -> Any:
         self.asked.append(asked)
+        self.clients.append(client)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
 
 class FakeLimiter:
+    """Returns `decision` and records the clients."""
+
     limit = 10
 
     def __init__(self) -> None:
-        self.verdict, self.clients = Verdict(admitted=True), []
+        self.decision, self.clients = Decision(admitted=True), []
 
     def allow_request(self, client: str = "global") -> bool:
         return self.check(client).admitted
 
-    def check(self, client: str = "global") -> Verdict:
+    def check(self, client: str = "global", *, names: Sequence[str] = ()) -> Decision:
         self.clients.append(client)
-        return self.verdict
+        return self.decision
 
 
 def make_movies(
-    omdb: FakeOmdb, *, quota: Any = None, kept: Any = None, seconds: float = 5.0, slots: int = 8
-):
-    """The real service on fakes; `kept` is the dictionary that plays the cache."""
-    kept = {} if kept is None else kept
+    omdb: Any, *, source: Any = None, share: Any = None, seconds: float = 5.0, slots: int = 8
+) -> MovieService:
+    """The real service with fakes around it. By default nothing limits the calls."""
     return MovieService(
         omdb=omdb,
-        bulkhead=Bulkhead("omdb", concurrency=4),
-        quota=quota or FakeQuota(),
-        cold_slots=threading.Semaphore(slots),
-        get_movie=kept.get,
-        peek_movie=kept.get,
-        cache_movie=kept.__setitem__,
+        source=source or Source("omdb", concurrency=4),
+        cache=MovieCache(caches["movies"]),
+        answers=KnownAnswers(caches["default"]),
+        share=share or DailyShare(calls_left=lambda: None),
+        miss_slots=threading.Semaphore(slots),
         deadline_seconds=seconds,
     )

@@ -31,7 +31,7 @@ LOST = {
 }
 
 
-def test_the_names_of_omdb_become_ours_and_not_known_becomes_null():
+def test_omdb_fields_are_renamed_and_unknown_values_become_null():
     assert MovieDetails.from_omdb(LOST).model_dump() == {
         "id": "tt0411008",
         "title": "Lost",
@@ -50,23 +50,34 @@ def test_the_names_of_omdb_become_ours_and_not_known_becomes_null():
     }
 
 
-def test_what_is_absent_is_null():
+def test_absent_fields_are_null():
     movie = MovieDetails.from_omdb({"Title": "x", "imdbID": "tt1"})
 
     assert {name for name, value in movie if value is not None} == {"id", "title"}
 
 
 @pytest.mark.parametrize("value", ["N/A", "n/a", " N/A ", "", " ", None, [], {}, True])
-def test_what_tells_nothing_is_null(value):
+def test_values_without_information_are_null(value):
     assert MovieDetails.from_omdb(LOST | {"Plot": value}).plot is None
 
 
-def test_a_number_is_taken_for_its_text():
+def test_a_number_becomes_text():
     assert MovieDetails.from_omdb(LOST | {"imdbRating": 8.4, "Title": 1917}).imdb_rating == "8.4"
 
 
-@pytest.mark.parametrize("poster", ["javascript:alert(1)", "data:x", "//host/x", "http://[::1", 5])
-def test_a_poster_that_is_no_web_address_is_null(poster):
+@pytest.mark.parametrize(
+    "poster",
+    [
+        "javascript:alert(1)",
+        "data:x",
+        "//host/x",
+        "http://[::1",
+        5,
+        "https://u:p@h/x",
+        "https://h/a b",
+    ],
+)
+def test_a_poster_that_is_not_a_web_url_is_null(poster):
     assert MovieDetails.from_omdb(LOST | {"Poster": poster}).poster is None
 
 
@@ -82,16 +93,16 @@ def test_a_poster_that_is_no_web_address_is_null(poster):
         {"imdbID": "tt1\n"},
     ],
 )
-def test_without_id_and_title_it_is_no_movie(odd):
+def test_a_movie_without_a_valid_id_and_title_is_refused(odd):
     with pytest.raises(ValidationError):
         MovieDetails.from_omdb(LOST | odd)
 
 
-def test_our_own_names_in_an_answer_of_omdb_count_for_nothing():
+def test_dto_names_in_an_omdb_answer_are_ignored():
     assert MovieDetails.from_omdb(LOST | {"plot": "ours"}).plot == LOST["Plot"]
 
 
-def test_a_search_result_has_its_five_fields():
+def test_a_search_result_has_five_fields():
     assert MovieResult.from_omdb(LOST).model_dump() == {
         "id": "tt0411008",
         "title": "Lost",
@@ -109,7 +120,7 @@ ODD_VALUES = st.text(max_size=8) | st.sampled_from([None, True, 7, 8.5, [], ["x"
         {}, optional={name: ODD_VALUES for name in LOST if name not in {"Title", "imdbID"}}
     )
 )
-def test_whatever_the_other_fields_hold_the_cached_form_reads_back_the_same(odd):
+def test_any_movie_survives_the_cached_form(odd):
     movie = MovieDetails.from_omdb({"Title": "x", "imdbID": "tt1", **odd})
 
     read = MovieDetails.model_validate_json(movie.model_dump_json(), by_name=True, by_alias=False)

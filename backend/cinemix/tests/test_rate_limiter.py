@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cinemix import rate_limiter
 from cinemix.rate_limiter import RateLimiter, Window
-from core.redis import ForgivingRedis, connection_pool
+from core.redis import ResilientRedis, connection_pool
 from core.tests.clock import Clock
 from core.tests.redis_doubles import REDIS_URL, closed_port, needs_redis, odd_redis
 
@@ -18,19 +18,22 @@ MINUTE = Window(window_size=60, bucket_size=10, max_threshold=10)
 
 
 class Naive:
-    """What the limiter promises, written as it is said: every admitted request is remembered."""
+    """A naive model of the limiter that stores the time of every admitted request."""
 
     def __init__(self, window):
         self.window, self.admitted = window, []
 
     def allow(self, now):
-        size = self.window.bucket_size * 1_000_000
-        first = now // size - self.window.window_size // self.window.bucket_size
-        counted = [moment for moment in self.admitted if moment // size >= first]
-        if len(counted) >= self.window.max_threshold:
+        if self.remaining(now) == 0:
             return False
         self.admitted.append(now)
         return True
+
+    def remaining(self, now):
+        size = self.window.bucket_size * 1_000_000
+        first = now // size - self.window.window_size // self.window.bucket_size
+        counted = [moment for moment in self.admitted if moment // size >= first]
+        return self.window.max_threshold - len(counted)
 
 
 def make_limiter(window=MINUTE, clock=None, redis=None):
@@ -38,7 +41,7 @@ def make_limiter(window=MINUTE, clock=None, redis=None):
 
 
 def real_redis():
-    return ForgivingRedis(pool=connection_pool(REDIS_URL, timeout=1))
+    return ResilientRedis(pool=connection_pool(REDIS_URL, timeout=1))
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def windows(draw):
     return Window(bucket * buckets, bucket, draw(st.integers(1, 6)))
 
 
-# Bursts, borders of buckets, and pauses in which several of them fall out.
+# Bursts, bucket borders, and pauses longer than several buckets.
 STEPS = st.lists(
     st.sampled_from([0, 1, 999_999, 1_000_000, 5_000_000, 10_000_000, 59_999_999, 60_000_000])
     | st.integers(0, 150_000_000),
@@ -63,21 +66,25 @@ STEPS = st.lists(
 )
 
 
-def assert_promise(limiter, clock, window, steps, client):
-    """Every verdict is the naive model's, no window holds too many, every wait is true."""
+def assert_matches_the_model(limiter, clock, window, steps, client):
+    """Each decision equals that of the naive model, and its times are exact."""
     naive = Naive(window)
     for step in steps:
         clock.micros += step
-        verdict = limiter.check(client)
-        assert verdict.admitted == naive.allow(clock.micros)
-        if not verdict.admitted:
-            assert_true_wait(naive, clock.micros + round(verdict.retry_after * 1_000_000))
+        decision = limiter.check(client)
+        assert decision.admitted == naive.allow(clock.micros)
+        assert decision.remaining == naive.remaining(clock.micros)
+        reset = clock.micros + round(decision.reset * 1_000_000)
+        assert naive.remaining(reset - 1) < window.max_threshold
+        assert naive.remaining(reset) == window.max_threshold
+        if not decision.admitted:
+            assert_wait_is_exact(naive, clock.micros + round(decision.retry_after * 1_000_000))
     span, most = window.window_size * 1_000_000, window.max_threshold
     for first, one_too_many in zip(naive.admitted, naive.admitted[most:], strict=False):
         assert one_too_many - first > span
 
 
-def assert_true_wait(naive, then):
+def assert_wait_is_exact(naive, then):
     before, after = Naive(naive.window), Naive(naive.window)
     before.admitted, after.admitted = list(naive.admitted), list(naive.admitted)
     assert not before.allow(then - 1)
@@ -93,7 +100,7 @@ class MicroClock:
 
 
 class ExactSeconds(float):
-    """Seconds that come back as the same microseconds, whatever a float makes of them."""
+    """Seconds that convert to microseconds without rounding."""
 
     def __new__(cls, micros):
         seconds = super().__new__(cls, micros / 1_000_000)
@@ -105,41 +112,41 @@ class ExactSeconds(float):
 
 
 @given(window=windows(), steps=STEPS)
-def test_in_memory_it_keeps_its_promise_exactly(window, steps):
+def test_the_counts_in_memory_match_the_model(window, steps):
     clock = MicroClock()
 
-    assert_promise(make_limiter(window, clock), clock, window, steps, "client")
+    assert_matches_the_model(make_limiter(window, clock), clock, window, steps, "client")
 
 
 @needs_redis
 @settings(max_examples=40, deadline=None)
 @given(window=windows(), steps=STEPS)
-def test_in_redis_it_keeps_the_same_promise(window, steps):
+def test_the_counts_in_redis_match_the_model(window, steps):
     clock, client, redis = MicroClock(), f"test-{uuid.uuid4()}", real_redis()
     key = f"rate_limit:{window.window_size}:{window.bucket_size}:{client}"
 
     try:
-        assert_promise(make_limiter(window, clock, redis), clock, window, steps, client)
+        assert_matches_the_model(make_limiter(window, clock, redis), clock, window, steps, client)
     finally:
         redis.run(lambda connection: connection.delete(key))
 
 
-def test_the_eleventh_request_within_a_minute_is_refused_and_told_when_to_come_back():
+def test_the_eleventh_request_within_a_minute_is_refused_with_the_time_to_wait():
     clock = Clock(1_000_005)
     limiter = make_limiter(clock=clock)
     admitted = [limiter.allow_request("a") for _ in range(11)]
 
-    verdict = limiter.check("a")
+    decision = limiter.check("a")
 
     assert admitted == [True] * 10 + [False]
-    assert verdict.retry_after == 65
+    assert decision.retry_after == 65
     clock.now += 64.9
     assert not limiter.allow_request("a")
     clock.now += 0.1
     assert limiter.allow_request("a")
 
 
-def test_after_a_pause_several_buckets_fall_out_at_once():
+def test_after_a_pause_several_buckets_leave_the_window_at_once():
     clock = Clock(1_000_000)
     limiter = make_limiter(clock=clock)
     for _ in range(5):
@@ -153,7 +160,7 @@ def test_after_a_pause_several_buckets_fall_out_at_once():
     assert [limiter.allow_request() for _ in range(11)] == [True] * 10 + [False]
 
 
-def test_what_is_refused_does_not_count():
+def test_refused_requests_are_not_counted():
     clock = Clock(1_000_000)
     limiter = make_limiter(clock=clock)
     for _ in range(100):
@@ -164,7 +171,11 @@ def test_what_is_refused_does_not_count():
     assert limiter.allow_request()
 
 
-def test_each_client_has_a_count_of_its_own():
+def test_the_limit_is_the_threshold_of_the_window():
+    assert make_limiter(Window(20, 10, 7)).limit == 7
+
+
+def test_each_client_is_counted_separately():
     limiter = make_limiter(Window(2, 1, 1))
 
     assert limiter.allow_request("a")
@@ -173,8 +184,13 @@ def test_each_client_has_a_count_of_its_own():
     assert not limiter.allow_request("a")
 
 
-@override_settings(WINDOW_SIZE=20, BUCKET_SIZE=10, MAX_THRESHOLD=2, REDIS_URL="")
-def test_without_arguments_it_is_the_one_of_the_settings():
+@override_settings(
+    WINDOW_SIZE=20,
+    BUCKET_SIZE=10,
+    MAX_THRESHOLD=2,
+    CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}},
+)
+def test_without_arguments_the_window_comes_from_the_settings():
     limiter = RateLimiter()
 
     assert [limiter.allow_request() for _ in range(3)] == [True, True, False]
@@ -184,12 +200,12 @@ def test_without_arguments_it_is_the_one_of_the_settings():
     ("window", "bucket", "threshold"),
     [(60, 7, 1), (60, 60, 1), (60, 40, 1), (0, 1, 1), (60, 0, 1), (60, 10, 0), (60, -10, 1)],
 )
-def test_what_cannot_be_counted_is_refused(window, bucket, threshold):
+def test_invalid_window_sizes_are_refused(window, bucket, threshold):
     with pytest.raises(ValueError, match="must"):
         Window(window, bucket, threshold)
 
 
-def test_a_clock_that_is_set_back_a_little_gives_nothing_away():
+def test_requests_still_count_when_the_clock_is_set_back():
     clock = Clock(1_000_005)
     limiter = make_limiter(clock=clock)
     for _ in range(10):
@@ -200,17 +216,37 @@ def test_a_clock_that_is_set_back_a_little_gives_nothing_away():
     assert not limiter.allow_request()
 
 
-def test_memory_forgets_the_client_that_was_quiet_for_longest(monkeypatch):
-    monkeypatch.setattr(rate_limiter, "MEMORY_CLIENTS", 2)
-    limiter = make_limiter(Window(2, 1, 1))
+def test_the_wait_is_that_of_the_oldest_bucket_when_the_clock_is_set_back():
+    clock = Clock(1_000_005)
+    limiter = make_limiter(Window(60, 10, 2), clock=clock)
+    limiter.allow_request()
+    clock.now -= 10
+    limiter.allow_request()
 
-    for client in ("a", "b", "c"):
+    assert limiter.check().retry_after == 65
+
+
+def test_requests_from_a_distant_future_do_not_count():
+    clock = Clock(1_000_005)
+    limiter = make_limiter(Window(60, 10, 1), clock=clock)
+    limiter.allow_request()
+
+    clock.now -= 70
+
+    assert limiter.allow_request()
+
+
+def test_memory_drops_the_client_whose_last_admitted_request_is_the_oldest(monkeypatch):
+    monkeypatch.setattr(rate_limiter, "MEMORY_CLIENTS", 2)
+    limiter = make_limiter(Window(2, 1, 2))
+
+    for client in ("a", "b", "a", "c"):
         limiter.allow_request(client)
 
-    assert list(limiter._memory._clients) == ["b", "c"]
+    assert list(limiter._local._clients) == ["a", "c"]
 
 
-def test_threads_share_the_count_of_a_process():
+def test_threads_share_the_counts_of_a_process():
     assert sum(ask_from_threads(make_limiter(), "a")) == 10
 
 
@@ -236,7 +272,7 @@ def ask_from_a_process(client, barrier, queue):
 
 
 @needs_redis
-def test_processes_and_threads_share_the_count_of_redis(client):
+def test_processes_and_threads_share_the_counts_in_redis(client):
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(3), spawn.Queue()
     processes = [
@@ -272,7 +308,7 @@ def test_a_request_costs_one_round_trip(client):
 
 
 @needs_redis
-def test_the_keys_do_not_outlive_what_they_count(client):
+def test_the_keys_expire_with_the_window(client):
     redis = real_redis()
     RateLimiter(window=MINUTE, get_redis=lambda: redis).allow_request(client)
 
@@ -283,7 +319,7 @@ def test_the_keys_do_not_outlive_what_they_count(client):
 
 @needs_redis
 @pytest.mark.parametrize("damage", ["string", "fields"])
-def test_a_damaged_count_starts_anew(client, damage):
+def test_a_damaged_count_is_replaced(client, damage):
     redis, key = real_redis(), f"rate_limit:60:10:{client}"
     if damage == "string":
         redis.run(lambda connection: connection.set(key, "x"))
@@ -293,20 +329,20 @@ def test_a_damaged_count_starts_anew(client, damage):
     assert sum(ask_from_threads(make_limiter(redis=redis), client, threads=2)) == 10
 
 
-def test_while_redis_is_away_the_process_counts_for_itself(caplog):
+def test_the_process_counts_alone_while_redis_is_unavailable(caplog):
     limiter = make_limiter(
-        redis=ForgivingRedis(pool=connection_pool(f"redis://127.0.0.1:{closed_port()}"))
+        redis=ResilientRedis(pool=connection_pool(f"redis://127.0.0.1:{closed_port()}"))
     )
 
     assert [limiter.allow_request() for _ in range(11)] == [True] * 10 + [False]
     assert "throttle_degraded" in {getattr(record, "outcome", "") for record in caplog.records}
 
 
-def test_what_redis_admitted_still_counts_once_it_is_gone():
+def test_requests_admitted_by_redis_count_after_it_fails():
     with odd_redis() as redis:
-        # What the script returns for a request that is admitted.
-        redis.answer = b"*4\r\n:1\r\n:0\r\n:9\r\n:70000000\r\n"
-        server = ForgivingRedis(pool=connection_pool(redis.url, timeout=0.02))
+        # The reply of the script to an admitted request.
+        redis.answer = b"*5\r\n:1\r\n:0\r\n:9\r\n:70000000\r\n*0\r\n"
+        server = ResilientRedis(pool=connection_pool(redis.url, timeout=0.02))
         limiter = make_limiter(redis=server)
         admitted = [limiter.allow_request() for _ in range(7)]
         redis.answer = b""
@@ -316,7 +352,7 @@ def test_what_redis_admitted_still_counts_once_it_is_gone():
     assert admitted == [True] * 10 + [False] * 4
 
 
-def test_a_verdict_tells_what_is_left_and_when_all_of_it_is_back():
+def test_a_decision_contains_the_remaining_requests_and_the_reset_time():
     clock = Clock(0.0)
     limiter = RateLimiter(window=Window(60, 10, 3), get_redis=lambda: None, clock=clock)
 

@@ -7,7 +7,8 @@ from rest_framework.settings import api_settings
 from rest_framework.test import APIClient
 
 from cinemix.dtos import MovieDetails, MovieResult, MovieResults
-from cinemix.rate_limiter import Verdict
+from cinemix.movie_cache import CachedMovie
+from cinemix.rate_limiter import Decision
 from cinemix.tests.fakes import ANSWER, SHAWSHANK, FakeLimiter, FakeMovies
 from cinemix.urls import movie_paths
 from core.errors import (
@@ -47,8 +48,8 @@ def client():
     return APIClient()
 
 
-def test_a_movie_has_the_envelope_and_its_fourteen_fields(client):
-    movies.answer = MOVIE
+def test_a_movie_answer_has_the_envelope_and_fourteen_fields(client):
+    movies.answer = CachedMovie(MOVIE, 1234)
 
     answer = client.get("/api/v1/search/id/", {"id": SHAWSHANK})
 
@@ -75,7 +76,7 @@ def test_a_movie_has_the_envelope_and_its_fourteen_fields(client):
     }
 
 
-def test_a_search_has_the_envelope_rows_of_five_fields_and_the_total(client):
+def test_a_search_answer_has_the_envelope_rows_of_five_fields_and_the_total(client):
     movies.answer = FOUND
 
     answer = client.get("/api/v1/search/", {"query": " shawshank ", "page": "7"})
@@ -99,7 +100,35 @@ def test_a_search_has_the_envelope_rows_of_five_fields_and_the_total(client):
     assert movies.asked == [("shawshank", 7)]
 
 
-def test_no_match_is_an_empty_list(client):
+def test_the_lifetime_of_an_answer_is_that_of_the_cached_value(client):
+    movies.answer = CachedMovie(MOVIE, 1234)
+    details = client.get("/api/v1/search/id/", {"id": SHAWSHANK})
+    movies.answer = FOUND
+    found = client.get("/api/v1/search/", {"query": "x"})
+
+    assert details["Cache-Control"] == "public, max-age=1234"
+    assert found["Cache-Control"] == "public, max-age=60"
+
+
+def test_the_service_is_given_the_address_of_the_client(client):
+    movies.answer = FOUND
+    client.get("/api/v1/search/", {"query": "x"}, REMOTE_ADDR="192.0.2.1")
+    movies.answer = CachedMovie(MOVIE, 1)
+    client.get("/api/v1/search/id/", {"id": SHAWSHANK}, REMOTE_ADDR="192.0.2.2")
+
+    assert movies.clients == ["192.0.2.1", "192.0.2.2"]
+
+
+def test_text_is_sent_as_utf_8(client):
+    movies.answer = CachedMovie(MOVIE.model_copy(update={"title": 'Çağrı " '}), 1)
+
+    answer = client.get("/api/v1/search/id/", {"id": SHAWSHANK})
+
+    assert answer.json()["data"]["title"] == 'Çağrı " '
+    assert "Çağrı".encode() in answer.content
+
+
+def test_a_search_without_matches_is_an_empty_list(client):
     movies.answer = MovieResults(search_results=[], total_results="0")
 
     answer = client.get("/api/v1/search/", {"query": "qqq"})
@@ -109,8 +138,8 @@ def test_no_match_is_an_empty_list(client):
 
 
 @pytest.mark.parametrize("url", ["/api/v1/search/id", "/api/v1/search/id/"])
-def test_both_forms_of_a_path_answer(client, url):
-    movies.answer = MOVIE
+def test_the_trailing_slash_is_optional(client, url):
+    movies.answer = CachedMovie(MOVIE, 1234)
 
     answer = client.get(url, {"id": SHAWSHANK, "unknown": "ignored"}, HTTP_ACCEPT="text/html")
 
@@ -123,11 +152,11 @@ def test_both_forms_of_a_path_answer(client, url):
     [None, "", "tt", "1375666", "nm0000158", "tt12x", "TT0111161", " tt0111161", "tt0111161\n",
      "tt１２３４５６７", "tt0111161\0", "tt" + "1" * 19, "tt1/..", "tt1&s=x"],
 )  # fmt: skip
-def test_an_id_that_cannot_be_one_is_400_and_nobody_is_asked(client, imdb_id):
+def test_a_malformed_id_is_400_without_a_call(client, imdb_id):
     answer = client.get("/api/v1/search/id/", {} if imdb_id is None else {"id": imdb_id})
 
     assert answer.status_code == 400
-    assert set(answer.json()) == {"error_code", "message"}
+    assert set(answer.json()) == {"error_code", "message", "reason"}
     assert answer.json()["error_code"] == "400"
     assert movies.asked == []
 
@@ -143,7 +172,7 @@ def test_an_id_that_cannot_be_one_is_400_and_nobody_is_asked(client, imdb_id):
         *({"query": "x", "page": page} for page in ("0", "101", "-1", "", "1.0", "x", "１", "1\n")),
     ],
 )
-def test_a_search_that_cannot_be_meant_is_400_and_nobody_is_asked(client, parameters):
+def test_an_invalid_search_is_400_without_a_call(client, parameters):
     answer = client.get("/api/v1/search/", parameters)
 
     assert answer.status_code == 400
@@ -152,7 +181,7 @@ def test_a_search_that_cannot_be_meant_is_400_and_nobody_is_asked(client, parame
 
 
 @pytest.mark.parametrize("page", ["1", "100", "007"])
-def test_pages_from_1_to_100_are_asked_for(client, page):
+def test_pages_from_1_to_100_are_valid(client, page):
     movies.answer = FOUND
 
     assert client.get("/api/v1/search/", {"query": "x", "page": page}).status_code == 200
@@ -162,33 +191,62 @@ def test_pages_from_1_to_100_are_asked_for(client, page):
 ERRORS = [
     (UpstreamNotFound("omdb", "not_found"), 404, None, "no title"),
     (InvalidInput("Search for something longer."), 400, None, "longer"),
-    (UpstreamQuotaExhausted("omdb", "quota", retry_after=77.2), 503, "78", "used up"),
+    (UpstreamQuotaExhausted("omdb", "quota", retry_after=77.2), 503, "78", "used all"),
     (UpstreamRejected("omdb", "bad_key", retry_after=600), 503, "600", "operator"),
     (UpstreamNotConfigured("omdb", "not_configured", retry_after=600), 503, "600", "operator"),
-    (UpstreamUnavailable("omdb", "no_data_yet", retry_after=3600), 503, "3600", "yet"),
-    (UpstreamUnavailable("omdb", "http_5xx"), 503, "5", "nothing is wrong with the request"),
-    (UpstreamTimeout("omdb", "timeout"), 503, "5", "nothing is wrong with the request"),
-    (DeadlineExceeded("omdb", "deadline"), 503, "5", "nothing is wrong with the request"),
+    (UpstreamUnavailable("omdb", "no_data_yet", retry_after=3600), 503, "3600", "no data"),
+    (UpstreamUnavailable("omdb", "http_5xx"), 503, "5", "the request is valid"),
+    (UpstreamTimeout("omdb", "timeout"), 503, "5", "the request is valid"),
+    (DeadlineExceeded("omdb", "deadline"), 503, "5", "the request is valid"),
     (UpstreamBadAnswer("omdb", "bad_json"), 502, None, "unusable"),
 ]
 
 
 @pytest.mark.parametrize(("error", "status", "retry_after", "words"), ERRORS)
-def test_each_error_has_the_one_shape_and_its_own_words(client, error, status, retry_after, words):
+def test_each_error_has_the_common_shape_and_its_own_message(
+    client, error, status, retry_after, words
+):
     movies.answer = error
 
     answer = client.get("/api/v1/search/id/", {"id": SHAWSHANK})
 
     assert answer.status_code == status
-    assert set(answer.json()) == {"error_code", "message"}
+    assert set(answer.json()) == {"error_code", "message", "reason"}
     assert answer.json()["error_code"] == str(status)
     assert words in answer.json()["message"]
     assert answer.get("Retry-After") == retry_after
     assert answer["Cache-Control"] == "no-store"
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_an_unexpected_error_is_500_in_debug_mode_too(client, settings, debug):
+    settings.DEBUG = debug
+    movies.answer = ZeroDivisionError()
+
+    answer = client.get("/api/v1/search/id/", {"id": SHAWSHANK})
+
+    assert answer.status_code == 500
+    assert answer.json()["reason"] == "internal_error"
+
+
+def test_allow_is_sent_where_the_method_matters(client):
+    movies.answer = FOUND
+    answers = [
+        getattr(client, name)("/api/v1/search/?query=x")
+        for name in ("get", "head", "options", "put")
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 204, 405]
+    assert [answer.get("Allow") for answer in answers] == [None, None] + ["GET, HEAD, OPTIONS"] * 2
+
+
+def test_an_unknown_method_is_405(client):
+    assert client.generic("PURGE", "/api/v1/search/?query=x").status_code == 405
+    assert limiter.clients == []
+
+
 def test_a_refused_request_is_429_with_the_wait_rounded_up(client):
-    limiter.verdict = Verdict(admitted=False, retry_after=41.2)
+    limiter.decision = Decision(admitted=False, retry_after=41.2)
 
     answer = client.get("/api/v1/search/", {"query": "x"})
 
@@ -198,7 +256,7 @@ def test_a_refused_request_is_429_with_the_wait_rounded_up(client):
     assert movies.asked == []
 
 
-def test_both_endpoints_count_per_client_address_and_count_what_is_malformed(client):
+def test_both_endpoints_count_malformed_requests_too_per_address(client):
     client.get("/api/v1/search/", {}, REMOTE_ADDR="192.0.2.1")
     client.get("/api/v1/search/id/", {}, REMOTE_ADDR="192.0.2.2")
     client.head("/api/v1/search/id/", {}, REMOTE_ADDR="192.0.2.3")
@@ -207,7 +265,7 @@ def test_both_endpoints_count_per_client_address_and_count_what_is_malformed(cli
 
 
 @pytest.mark.parametrize(("proxies", "client_address"), [(0, "192.0.2.1"), (1, "203.0.113.9")])
-def test_the_settings_say_behind_how_many_proxies_the_client_is(
+def test_the_address_is_the_one_seen_by_the_trusted_proxies(
     client, monkeypatch, proxies, client_address
 ):
     monkeypatch.setattr(api_settings, "NUM_PROXIES", proxies)
@@ -222,7 +280,7 @@ def test_the_settings_say_behind_how_many_proxies_the_client_is(
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_other_methods_are_refused_without_counting(client, method):
+def test_other_methods_are_refused_and_not_counted(client, method):
     answer = getattr(client, method)("/api/v1/search/id/")
 
     assert answer.status_code == 405
@@ -230,16 +288,16 @@ def test_other_methods_are_refused_without_counting(client, method):
     assert limiter.clients == []
 
 
-def test_options_tells_the_methods_and_is_not_counted(client):
+def test_options_is_answered_and_not_counted(client):
     answer = client.options("/api/v1/search/")
 
     assert answer.status_code == 204
     assert limiter.clients == []
 
 
-def test_an_answer_tells_how_much_of_the_limit_is_left(client):
+def test_an_answer_contains_the_remaining_requests(client):
     movies.answer = FOUND
-    limiter.verdict = Verdict(admitted=True, remaining=7, reset=41.2)
+    limiter.decision = Decision(admitted=True, remaining=7, reset=41.2)
 
     answer = client.get("/api/v1/search/", {"query": "matrix"})
 

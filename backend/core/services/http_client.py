@@ -1,22 +1,24 @@
-"""The one way out of the process: HTTP GET with retries, limits and a log line per attempt."""
+"""HTTP GET to the film sources, with retries, limits and one log line per attempt."""
 
 import logging
+import math
 import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, cast
+from urllib.parse import quote, urlencode
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
-from core import metrics
+from core import metrics, tracing
 from core.deadline import Deadline, time_left
 from core.errors import (
     DeadlineExceeded,
@@ -25,43 +27,90 @@ from core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from core.services.decoding import TooLarge, Undecodable, read_body
-from core.services.gate import Gate
+from core.services.decoding import TooLarge, Undecodable, decode_json, read_body
 from core.services.retry_after import seconds_to_wait
 from core.services.transport import DeadlineTransport, NameResolutionError
 from core.utils.logging import correlation_id
 
 logger = logging.getLogger(__name__)
 
-# The longest real answers, 50 credits with pictures, are around 100 KB.
+# The largest real answers, 50 credits with image addresses, have about 100 KB.
 MAX_BODY_BYTES = 2_000_000
+# The names and values of all header fields, with the four bytes that end and separate each.
+MAX_HEADER_BYTES = 65_536
+# A shorter key may be part of ordinary words, and no source issues one.
+MIN_SECRET_LENGTH = 6
+# The statuses of a title that a source does not have, or may not show.
+NOT_FOUND = frozenset({404, 410, 451})
 
+# How attempts end, in metrics and logs: what `_outcome` returns, and the reasons of the errors.
+OUTCOMES = (
+    "ok",
+    "not_found",
+    "rate_limited",
+    "http_4xx",
+    "http_5xx",
+    "redirect_refused",
+    "http_protocol_error",
+    "http_response_header_section_size",
+    "http_response_body_size",
+    "http_response_content_coding",
+    "http_response_incomplete",
+    "http_response_timeout",
+    "connection_timeout",
+    "connection_refused",
+    "connection_terminated",
+    "dns_error",
+    "tls_certificate_error",
+    "tls_protocol_error",
+    "deadline",
+    "unexpected",
+)
+
+# A parameter with several values is sent once for each.
+QueryParams = Mapping[str, str | Sequence[str]]
 TransportFactory = Callable[[Callable[[], float]], httpx.BaseTransport]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer below status 500: status, headers (names in lower case) and decoded body."""
+    """An answer with a status below 500.
+
+    `headers` finds names in any case, `body` is free of its content coding, and `secrets` are the
+    strings that `json` replaces.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    secrets: Collection[str] = field(default=(), repr=False)
+
+    def json(self, decode: Callable[[bytes, Collection[str]], Any] = decode_json) -> Any:
+        """Return the JSON value in the body, with `[redacted]` in place of our keys.
+
+        Raises what `decode` raises, by default `Undecodable`.
+        """
+        return decode(self.body, self.secrets)
 
     def retry_after(self) -> float | None:
-        """Return the seconds that the `Retry-After` header asks to wait, None without one."""
-        return seconds_to_wait(self.headers.get("retry-after"), datetime.now(timezone.utc))
+        """Return the seconds to wait from the `Retry-After` header, None without a usable one."""
+        return _retry_after(self.headers)
 
 
 class HttpClient:
-    """HTTP GET for all upstream services of the process; safe to share between threads.
+    """HTTP GET for all sources; one instance per process, safe to share between threads.
 
-    `timeout` bounds one attempt as a whole, in seconds, `attempts` the tries on network errors
-    and on 5xx without `Retry-After`. The deadline of the current request (`core.deadline`) bounds
-    them all. Redirects are not followed; cookies and the proxies of the environment are not used.
+    `timeout` limits one whole attempt, in seconds. After network errors and 5xx there are up to
+    `attempts` attempts, with `wait` between them. The deadline of the current request
+    (`core.deadline`) limits them all. `Retry-After` on a 5xx replaces `wait` if it ends within the
+    deadline, otherwise there is no other attempt. Redirects are not followed; cookies and the
+    proxies of the environment are not used.
 
-    Each thread gets a small `httpx.Client` of its own: httpcore scans its whole pool on every
-    request, so one pool shared by many threads gets slower the more it is used. `ssl_context` is
-    shared by them all, because building one takes longer than a request.
+    `secrets` are our keys for all sources: no JSON value from a reply contains them.
+
+    Each thread has its own transport with a connection to each host: httpcore searches a pool that
+    threads share on each request, so it slows down with the number of connections. All threads
+    share `ssl_context`, because building one takes longer than a request.
     """
 
     def __init__(
@@ -73,17 +122,23 @@ class HttpClient:
         wait: wait_base = wait_random_exponential(multiplier=0.1, max=2),  # noqa: B008  (frozen)
         sleep: Callable[[float], None] = time.sleep,
         transport: TransportFactory | None = None,
+        secrets: Collection[str] = (),
     ) -> None:
         self._timeout = timeout
-        self._transport = transport or (
+        forms = {form for key in secrets for form in (key, quote(key, safe=""))}
+        # The longest first, in case one contains another.
+        self._secrets = sorted(
+            (form for form in forms if len(form) >= MIN_SECRET_LENGTH), key=len, reverse=True
+        )
+        self._new_transport = transport or (
             lambda seconds_left: DeadlineTransport(
                 ssl_context=ssl_context, seconds_left=seconds_left
             )
         )
         self._retrying = Retrying(
-            stop=stop_after_attempt(attempts) | _NoTimeForAnother(),
-            wait=wait,
-            retry=retry_if_exception(_can_heal),
+            stop=stop_after_attempt(attempts) | _DeadlinePassesFirst(),
+            wait=_RetryAfterOr(wait),
+            retry=retry_if_exception(_is_temporary),
             sleep=sleep,
             reraise=True,
         )
@@ -94,35 +149,32 @@ class HttpClient:
         source: str,
         url: str,
         *,
-        params: Mapping[str, str] | None = None,
+        params: QueryParams | None = None,
         headers: Mapping[str, str] | None = None,
-        gate: Gate | None = None,
-        before_attempt: Callable[[], None] | None = None,
+        attempt: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Reply:
-        """Return what `url` answers, whatever its status below 500.
+        """Return the answer of `url` with any status below 500 except a redirect.
 
-        `gate` is asked before each attempt and told of each that failed; what a reply says of the
-        source is for the caller to tell it. `before_attempt` is called before each that goes out,
-        for those who count them.
+        Each attempt is made inside `attempt()`, which may refuse it and records its failure
+        (`CircuitBreaker.attempt`); the caller records what a reply means for the source.
 
         Raises `UpstreamUnavailable` (or `UpstreamTimeout`, `DeadlineExceeded`) for network errors
-        and 5xx once all attempts are used up, `UpstreamBadAnswer` for redirects, protocol
-        violations and bodies that are too large or undecodable.
+        and 5xx after the last attempt, `UpstreamBadAnswer` for redirects, protocol violations,
+        headers or bodies that are too large, and undecodable bodies.
         """
-        for attempt in self._retrying.copy():
-            with attempt:
-                number = attempt.retry_state.attempt_number
-                with _admitted(gate):
-                    if before_attempt:
-                        before_attempt()
-                    return self._logged_attempt(source, url, params, headers, number)
+        # tenacity keeps the state of a run per thread. A copy for each run would create, and remove
+        # from all threads of the process, another `threading.local`.
+        for trial in self._retrying:
+            number = trial.retry_state.attempt_number
+            with trial, attempt():
+                return self._logged_attempt(source, url, params, headers, number)
         raise AssertionError("tenacity neither returned nor raised")
 
     def _logged_attempt(
         self,
         source: str,
         url: str,
-        params: Mapping[str, str] | None,
+        params: QueryParams | None,
         headers: Mapping[str, str] | None,
         number: int,
     ) -> Reply:
@@ -131,30 +183,34 @@ class HttpClient:
             "source": source,
             "url": url.partition("?")[0],
             "attempt": number,
-            # What nobody foresaw is told too, and goes on its way.
+            # The outcome if an exception is not handled below; it is logged and propagates.
             "outcome": "unexpected",
         }
         level = logging.ERROR
-        try:
-            reply = self._attempt(source, url, params, headers)
-        except UpstreamError as exc:
-            level = logging.ERROR if exc.reason.startswith("tls_") else logging.WARNING
-            fields |= {"outcome": exc.reason, "status": getattr(exc.__cause__, "status", None)}
-            raise
-        else:
-            level = logging.INFO if reply.status < 400 else logging.WARNING
-            fields |= {"outcome": _outcome(reply.status), "status": reply.status}
-            return reply
-        finally:
-            metrics.UPSTREAM_CALLS.labels(source, str(fields["outcome"])).inc()
-            fields["ms"] = round((time.monotonic() - started) * 1000, 1)
-            logger.log(level, "upstream call", extra=fields)
+        with tracing.upstream_call(fields):
+            try:
+                reply = self._attempt(source, url, params, headers)
+            except UpstreamError as exc:
+                level = logging.ERROR if exc.is_tls_failure else logging.WARNING
+                fields |= {"outcome": exc.reason, "status": getattr(exc.__cause__, "status", None)}
+                raise
+            else:
+                level = logging.INFO if reply.status < 400 else logging.WARNING
+                fields |= {"outcome": _outcome(reply.status), "status": reply.status}
+                return reply
+            finally:
+                seconds = time.monotonic() - started
+                labels = source, str(fields["outcome"])
+                metrics.UPSTREAM_CALLS.labels(*labels).inc()
+                metrics.UPSTREAM_REQUEST_DURATION.labels(*labels).observe(seconds)
+                fields["ms"] = round(seconds * 1000, 1)
+                logger.log(level, "upstream call", extra=fields)
 
     def _attempt(
         self,
         source: str,
         url: str,
-        params: Mapping[str, str] | None,
+        params: QueryParams | None,
         headers: Mapping[str, str] | None,
     ) -> Reply:
         seconds = time_left(self._timeout)
@@ -162,113 +218,122 @@ class HttpClient:
             raise DeadlineExceeded(source, "deadline")
         self._thread.deadline = Deadline(seconds)
         try:
-            # The client would merge this with defaults of its own, of which there are none.
-            request = httpx.Request("GET", url, params=params, headers=_request_headers(headers))
-            with closing(self._client().send(request, stream=True)) as response:
+            target = httpx.URL(f"{url}?{urlencode(params, doseq=True)}" if params else url)
+            request = httpx.Request(
+                "GET",
+                target,
+                headers={
+                    "Host": target.netloc.decode("ascii"),
+                    "Accept": "application/json",
+                    # The codings that `read_body` decodes under a limit.
+                    "Accept-Encoding": "gzip, deflate",
+                    "User-Agent": "Filmosphere/1.0",
+                    "X-Correlation-ID": correlation_id.get(),
+                    **tracing.outgoing_headers(),
+                    **(headers or {}),
+                },
+                # Without a stream, httpx would look for a body and build the headers again.
+                stream=httpx.ByteStream(b""),
+            )
+            with closing(self._transport().handle_request(request)) as response:
                 _refuse_unusable(source, response)
                 body = read_body(
-                    response.iter_raw(),
+                    # `iter_raw` would only count the bytes.
+                    cast("Iterable[bytes]", response.stream),
                     response.headers.get("content-encoding", "").strip().lower(),
                     MAX_BODY_BYTES,
                 )
-                return Reply(response.status_code, response.headers, body)
+                return Reply(response.status_code, response.headers, body, self._secrets)
         except TooLarge as exc:
             raise UpstreamBadAnswer(source, "http_response_body_size") from exc
         except Undecodable as exc:
             raise UpstreamBadAnswer(source, "http_response_content_coding") from exc
         except (httpx.RequestError, httpx.InvalidURL) as exc:
-            raise _named(source, exc) from exc
+            raise _error_of(source, exc) from exc
 
-    def _client(self) -> httpx.Client:
-        client = getattr(self._thread, "client", None)
-        if client is None:
-            local = self._thread
-            client = local.client = httpx.Client(
-                # Each attempt has a deadline of its own, hence the late look-up.
-                transport=self._transport(lambda: local.deadline.left()),  # noqa: PLW0108
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                follow_redirects=False,
-                trust_env=False,
-                timeout=None,  # noqa: S113  (the transport bounds each step and their sum)
-            )
-        return client
+    def _transport(self) -> httpx.BaseTransport:
+        """Return the transport of this thread.
 
-
-@contextmanager
-def _admitted(gate: Gate | None) -> Iterator[None]:
-    if gate is None:
-        yield
-        return
-    gate.admit()
-    try:
-        yield
-    except UpstreamUnavailable as exc:
-        gate.record_failure(exc)
-        raise
-    except BaseException:
-        gate.abandon()
-        raise
+        `httpx.Client` would add cookies, redirects, proxies and time limits of its own, which must
+        all be off, and takes an eighth of the time of a call.
+        """
+        local = self._thread
+        if not hasattr(local, "transport"):
+            # The deadline is looked up on each call, because each attempt has its own.
+            local.transport = self._new_transport(lambda: local.deadline.left())  # noqa: PLW0108
+        transport: httpx.BaseTransport = local.transport
+        return transport
 
 
 class _ServerError(Exception):
-    """The status that stands behind an `UpstreamUnavailable`, for the log line."""
+    """The cause of an `UpstreamUnavailable`: it carries the status to the log line."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
 
 
-def _request_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {
-        "Accept": "application/json",
-        # The codings that `read_body` can undo under a limit.
-        "Accept-Encoding": "gzip, deflate",
-        "User-Agent": "Filmosphere/1.0",
-        "X-Correlation-ID": correlation_id.get(),
-        **(headers or {}),
-    }
-
-
 def _refuse_unusable(source: str, response: httpx.Response) -> None:
+    header_bytes = sum(len(name) + len(value) + 4 for name, value in response.headers.raw)
+    if header_bytes > MAX_HEADER_BYTES:
+        raise UpstreamBadAnswer(source, "http_response_header_section_size")
     status = response.status_code
     if 300 <= status < 400:
         raise UpstreamBadAnswer(source, "redirect_refused")
     if 500 <= status < 600:
-        wait = seconds_to_wait(response.headers.get("retry-after"), datetime.now(timezone.utc))
+        wait = _retry_after(response.headers)
         raise UpstreamUnavailable(source, "http_5xx", retry_after=wait) from _ServerError(status)
     if not 200 <= status < 500:
         raise UpstreamBadAnswer(source, "http_protocol_error")
 
 
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    return seconds_to_wait(headers.get("retry-after"), datetime.now(timezone.utc))
+
+
 def _outcome(status: int) -> str:
     if status < 400:
         return "ok"
-    if status in {404, 410, 451}:
+    if status in NOT_FOUND:
         return "not_found"
     return "rate_limited" if status == 429 else "http_4xx"
 
 
-def _can_heal(error: BaseException) -> bool:
-    return (
-        isinstance(error, UpstreamUnavailable)
-        and not isinstance(error, DeadlineExceeded)
-        # A certificate does not get valid within seconds, and a wait that was asked for is due.
-        and not error.reason.startswith("tls_")
-        and error.retry_after is None
-    )
+def _is_temporary(error: BaseException) -> bool:
+    if not isinstance(error, UpstreamUnavailable) or isinstance(error, DeadlineExceeded):
+        return False
+    if error.is_tls_failure:
+        return False
+    if error.retry_after is None:
+        return True
+    # A wait that an answer asks for may end within the deadline. Without a deadline the caller
+    # does not expect such a wait, and an attempt that was not admitted fails at once.
+    return isinstance(error.__cause__, _ServerError) and math.isfinite(time_left(math.inf))
 
 
-class _NoTimeForAnother(stop_base):
-    """Stops where the wait before another attempt would use up the deadline."""
+class _RetryAfterOr(wait_base):
+    """Waits as long as the source asked for, otherwise as `wait` says."""
+
+    def __init__(self, wait: wait_base) -> None:
+        self._wait = wait
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome and retry_state.outcome.exception()
+        asked = error.retry_after if isinstance(error, UpstreamUnavailable) else None
+        return asked or self._wait(retry_state)
+
+
+class _DeadlinePassesFirst(stop_base):
+    """Stops if the deadline passes before the next attempt."""
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return time_left(float("inf")) <= retry_state.upcoming_sleep
+        return time_left(math.inf) <= retry_state.upcoming_sleep
 
 
-def _named(source: str, exc: Exception) -> UpstreamError:
-    """Name an httpx exception; its own text may hold the URL and with it a key."""
+def _error_of(source: str, exc: Exception) -> UpstreamError:
+    """Return the error for an httpx exception, whose own text may contain the URL with a key."""
     if isinstance(exc, httpx.TimeoutException):
-        if time_left(float("inf")) <= 0:
+        if time_left(math.inf) <= 0:
             return DeadlineExceeded(source, "deadline")
         connecting = isinstance(exc, httpx.ConnectTimeout)
         return UpstreamTimeout(
@@ -279,7 +344,7 @@ def _named(source: str, exc: Exception) -> UpstreamError:
         return UpstreamUnavailable(source, "dns_error")
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return UpstreamUnavailable(source, "tls_certificate_error")
-    # An end in the middle is the network's fault, not that of the handshake.
+    # A connection that ends during the handshake is a network error, not a TLS error.
     cut_short = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
     if any(isinstance(c, ssl.SSLError) and not isinstance(c, cut_short) for c in causes):
         return UpstreamUnavailable(source, "tls_protocol_error")

@@ -1,9 +1,8 @@
-"""What the services of all upstreams have in common: ask, and make sense of the answer."""
+"""The base class of the services: one call to a source, and the meaning of its answer."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from core.errors import (
     UpstreamBadAnswer,
@@ -15,9 +14,9 @@ from core.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from core.services.decoding import Undecodable, decode_json
-from core.services.gate import Gate
-from core.services.http_client import HttpClient, Reply
+from core.services.circuit_breaker import CircuitBreaker
+from core.services.decoding import Undecodable
+from core.services.http_client import NOT_FOUND, HttpClient, QueryParams, Reply
 from core.services.upstream_status import SettingNames, UpstreamStatus, advice_for, is_silence
 
 logger = logging.getLogger(__name__)
@@ -26,30 +25,35 @@ logger = logging.getLogger(__name__)
 class UpstreamService:
     """A film source that answers GET with JSON.
 
-    Subclasses name the source, and override `refusal` where the source has its own way of saying
-    no. Every method that asks may raise any `UpstreamError`.
+    Subclasses name the source, and override `refusal` if the source reports errors in a way of its
+    own. Every method that calls the source may raise any `UpstreamError`.
     """
 
     source: str
     setting_names: SettingNames
-    # What else to do where it cannot be reached.
+    # Further advice if the source cannot be reached.
     if_unreachable = ""
-    # Whether a look at it uses up nothing of its quota until it is known that some is left.
+    # Whether calls can be made at all: a service that needs a key and has none raises.
+    has_key = True
+    # Whether `get_status` spends no quota before it knows that some is left.
     is_status_free = False
 
-    def __init__(self, *, http: HttpClient, base_url: str, gate: Gate | None = None) -> None:
+    def __init__(
+        self, *, http: HttpClient, base_url: str, breaker: CircuitBreaker | None = None
+    ) -> None:
         self._http = http
         self._base_url = base_url
-        self._gate = gate or Gate(self.source)
+        self.breaker = breaker or CircuitBreaker(self.source)
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
-        """Return the error that `reply` stands for, None where it is an answer to be read."""
+        """Return the error that `reply` stands for, None if its body is the answer."""
         return error_for_status(self.source, reply)
 
     def get_status(self, *, before: Callable[[], object] = lambda: None) -> UpstreamStatus:
-        """Return how the source answers to the cheapest question that tells; raises nothing.
+        """Return how the source answers the cheapest call that shows its state; raises nothing.
 
-        `before` is called first; where it raises an `UpstreamError`, that is told and nobody asked.
+        `before` is called first; if it raises an `UpstreamError`, that is the status and no call is
+        made.
         """
         reachable: bool | None = None
         try:
@@ -80,27 +84,33 @@ class UpstreamService:
         self,
         path: str,
         *,
-        params: Mapping[str, str] | None = None,
+        params: QueryParams | None = None,
         headers: Mapping[str, str] | None = None,
+        if_bad_request: Exception | None = None,
     ) -> Any:
+        """Return the decoded answer.
+
+        `if_bad_request` is raised for the status 400, for calls that may legitimately get it.
+        """
         url = f"{self._base_url}{path}"
-        reply = self._http.get(self.source, url, params=params, headers=headers, gate=self._gate)
+        reply = self._http.get(
+            self.source, url, params=params, headers=headers, attempt=self.breaker.attempt
+        )
         error = self.refusal(reply)
-        # Any other refusal is about this one title, not about the source.
+        # Any other error is about this one title, not about the source.
         if isinstance(error, UpstreamUnavailable):
-            self._gate.record_failure(error)
+            self.breaker.record_failure(error)
         else:
-            self._gate.record_success()
+            self.breaker.record_success()
+        if if_bad_request and reply.status == 400:
+            raise if_bad_request
         if error:
             if not isinstance(error, UpstreamNotFound | UpstreamRateLimited):
-                # Somebody has to do something: about the key, the plan, or our request.
+                # A person has to change the key, the plan, or our request.
                 self._log(logging.ERROR, error.reason)
             raise error
-        return self._decoded(reply)
-
-    def _decoded(self, reply: Reply) -> Any:
         try:
-            return decode_json(reply.body)
+            return reply.json()
         except Undecodable as exc:
             raise self._unusable("bad_json") from exc
 
@@ -110,7 +120,7 @@ class UpstreamService:
         return value
 
     def _rows(self, value: Any) -> list[dict[str, Any]]:
-        # Some sources leave out an empty list or write null for it.
+        # Some sources leave out an empty list, or send null instead.
         rows = [] if value is None else value
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise self._unusable("bad_shape")
@@ -119,17 +129,17 @@ class UpstreamService:
     def _rows_of(
         self, answer: dict[str, Any], name: str, *, beside: Collection[str] = ()
     ) -> list[dict[str, Any]]:
-        """Return the rows called `name`.
+        """Return the list in the field `name`, `[]` if it is missing.
 
-        An answer that leaves them out has none, if it holds nothing but what may stand `beside`
-        them: else it is the answer to another question, or an error.
+        It may be missing only if the answer has no fields except those in `beside`: otherwise the
+        answer belongs to another call, or is an error.
         """
         if name not in answer and not answer.keys() <= set(beside):
             raise self._unusable("bad_shape")
         return self._rows(answer.get(name))
 
     def _unusable(self, reason: str) -> UpstreamBadAnswer:
-        """Return the error for an answer that cannot be used, and tell the log of it."""
+        """Log that the answer is unusable, and return the error for it."""
         self._log(logging.WARNING, reason)
         return UpstreamBadAnswer(self.source, reason)
 
@@ -137,17 +147,12 @@ class UpstreamService:
         logger.log(level, "upstream answer", extra={"source": self.source, "outcome": reason})
 
 
-def path_segment(text: str) -> str:
-    """Return `text` as one segment of a URL path: it can neither add nor leave a folder."""
-    return quote(text, safe="")
-
-
 def error_for_status(source: str, reply: Reply) -> UpstreamError | None:
-    """Return what a status means at a source that uses it as RFC 9110 does, None for 2xx."""
+    """Return what a status means if the source follows RFC 9110, None for 2xx."""
     if 200 <= reply.status < 300:
         return None
     wait = reply.retry_after()
-    if reply.status in {404, 410, 451}:
+    if reply.status in NOT_FOUND:
         return UpstreamNotFound(source, "not_found")
     if reply.status == 429:
         return UpstreamRateLimited(source, "rate_limited", retry_after=wait)

@@ -1,8 +1,9 @@
 """Watchmode: where a title can be streamed (https://api.watchmode.com/docs)."""
 
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.errors import (
@@ -12,21 +13,23 @@ from core.errors import (
     UpstreamNotConfigured,
     UpstreamQuotaExhausted,
 )
-from core.services.conformity import conforming
-from core.services.gate import Gate
+from core.imdb_id import canonical_imdb_id
+from core.services.circuit_breaker import CircuitBreaker
 from core.services.http_client import HttpClient, Reply
+from core.services.shapes import StreamingSource, sanitize
 from core.services.upstream import UpstreamService, error_for_status
 from core.services.upstream_status import SettingNames, UpstreamStatus
-from core.source_shapes import StreamingSourceSerializer
 
-# A plan's regions change when somebody changes the plan; a day late is soon enough.
-_REGIONS_TTL = 86_400.0
+# The regions of a plan change rarely, and reading them costs a credit.
+_PLAN_TTL = 7 * 86_400.0
 
 
 class WatchmodeService(UpstreamService):
-    """Reads Watchmode for one `region` (ISO 3166-1 alpha-2) with a key sent in a header.
+    """Reads Watchmode for `regions` (ISO 3166-1 alpha-2), with a key sent in a header.
 
-    Without a key every method raises `UpstreamNotConfigured` and asks nobody.
+    Regions that the plan does not include are left out once the source refused them: its plan is
+    read then, at most once a week in each process. If none is left, the methods raise
+    `RegionNotCovered` and make no call. Without a key they raise `UpstreamNotConfigured`.
     """
 
     source = "watchmode"
@@ -39,95 +42,109 @@ class WatchmodeService(UpstreamService):
         http: HttpClient,
         base_url: str,
         api_key: str,
-        region: str,
-        gate: Gate | None = None,
+        regions: Sequence[str],
+        breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(http=http, base_url=base_url, gate=gate)
+        super().__init__(http=http, base_url=base_url, breaker=breaker)
         self._api_key = api_key
-        self._region = region
+        self.has_key = bool(api_key)
+        self._regions = tuple(regions)
         self._clock = clock
-        self._uncovered_until = 0.0
+        self._plan_lock = threading.Lock()
+        self._plan: tuple[set[str], float] | None = None
+
+    @property
+    def not_covered(self) -> tuple[str, ...]:
+        """The regions that are known to be outside the plan, in the order of `regions`."""
+        plan = self._known_plan()
+        return () if plan is None else tuple(each for each in self._regions if each not in plan)
 
     def lookup_title_id(self, imdb_id: str) -> int | None:
-        """Return Watchmode's number for the title, None where it does not know the title.
+        """Return Watchmode's id of the title, None if Watchmode does not know the title.
 
         Costs one credit. Source: `GET /v1/search/`.
         """
-        self._refuse_uncovered_region()
-        params = {"search_field": "imdb_id", "search_value": imdb_id}
+        self._covered()
+        wanted = canonical_imdb_id(imdb_id) or imdb_id
+        params = {"search_field": "imdb_id", "search_value": wanted}
         answer = self._object(self._ask("/search/", params))
-        # The list may be left out, so an error with status 200 would pass for "unknown title".
+        # The list may be left out, so an error with status 200 would pass for an unknown title.
         if answer.get("success") is False:
             raise self._unusable("bad_shape")
         for title in self._rows_of(answer, "title_results", beside=("people_results",)):
-            # Every field of a result is optional, its IMDb id too.
-            if title.get("imdb_id") in (None, imdb_id) and _is_number(title.get("id")):
+            # Rows of other titles, or without an id, may precede the one of this title.
+            if canonical_imdb_id(title.get("imdb_id")) == wanted and _is_number(title.get("id")):
                 number = int(title["id"])
-                # What no column can hold is no number of theirs.
                 if 0 < number < 2**63:
                     return number
         return None
 
     def get_streaming_sources(self, watchmode_id: int) -> list[dict[str, Any]]:
-        """Return a row per service, type, format and price in the region; `[]` for no offer.
+        """Return a row per service, type, format, price and region; `[]` if there are no offers.
 
-        What does not fit `StreamingSourceSerializer` is null or left out. Costs one credit. Raises
-        `RegionNotCovered` where the plan leaves the region out, and `UpstreamNotFound` where the
-        number is not known (any more).
+        The rows are those of all `regions` except the `not_covered` ones. Values that do not have
+        the types in `core.services.shapes.StreamingSource` are null or removed. Costs one credit.
+        Raises `RegionNotCovered` if the plan includes none of the regions, and `UpstreamNotFound`
+        if the id is not known (any more).
         Source: `GET /v1/title/{title_id}/sources/`.
         """
-        self._refuse_uncovered_region()
+        regions = self._covered()
         try:
-            rows = self._ask(f"/title/{watchmode_id}/sources/", {"regions": self._region})
-            if rows is None:
-                # Within an object null stands for an empty list, as a whole answer for nothing.
-                raise self._unusable("bad_shape")
-            offers = self._rows(rows)
+            return self._offers(watchmode_id, regions)
         except UpstreamBadAnswer as exc:
-            # A region outside the plan is a plain 400, as is any other mistake in the request.
-            if exc.reason == "http_4xx" and self._region not in self._plan_regions():
-                self._uncovered_until = self._clock() + _REGIONS_TTL
-                raise RegionNotCovered(self.source, "region_not_covered") from exc
-            raise
-        fit: list[dict[str, Any]] = conforming(
-            offers, StreamingSourceSerializer, source=self.source
-        )
-        return fit
+            # The source answers 400 to a region outside the plan, as to any other mistake.
+            if exc.reason != "http_4xx":
+                raise
+            self._learn_plan()
+            covered = self._covered()
+            if covered == regions:
+                raise
+        return self._offers(watchmode_id, covered)
+
+    def _offers(self, watchmode_id: int, regions: tuple[str, ...]) -> list[dict[str, Any]]:
+        path = f"/title/{watchmode_id}/sources/"
+        rows = self._ask(path, {"regions": ",".join(regions)})
+        if rows is None:
+            # As a field null stands for an empty list; as the whole answer it is invalid.
+            raise self._unusable("bad_shape")
+        offers = sanitize(self._rows(rows), list[StreamingSource], source=self.source)
+        # If only one region is asked for, rows may lack it.
+        unmarked = regions[0] if len(regions) == 1 else None
+        return [offer for offer in offers if offer.get("region", unmarked) in regions]
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
-        """Tell a used-up quota from a burst limit and a bad key: by the account's own counters."""
+        """Return the error of a reply; the account's counters distinguish a used-up quota."""
         account = _account(reply.headers)
         if account:
-            self._gate.note_account(*account)
+            self.breaker.usage.note_account(*account)
         if reply.status in {401, 402, 403, 429} and account and account[1] >= account[0] > 0:
             return UpstreamQuotaExhausted(self.source, "quota", retry_after=reply.retry_after())
         return error_for_status(self.source, reply)
 
     def _look(self) -> UpstreamStatus:
-        """Ask for the account, free of charge, and where credits are left for the regions, for one.
+        """Read the account, which is free, and if credits are left the plan, for one credit.
 
         Source: `GET /v1/status` (`{"quota", "quotaUsed"}`) and `GET /v1/regions`.
         """
         answer = self._object(self._ask("/status/", {}))
         quota, used = (self._count(answer.get(name)) for name in ("quota", "quotaUsed"))
-        self._gate.note_account(quota, used)
+        self.breaker.usage.note_account(quota, used)
         if used >= quota:
             raise UpstreamQuotaExhausted(self.source, "quota")
-        covered = self._plan_regions()
-        covers = self._region in covered
-        others = ", ".join(sorted(covered)) or "none"
+        plan = self._plan_regions()
+        missing = [region for region in self._regions if region not in plan]
         advice = (
-            f"the plan leaves out {self._region}: set WATCHMODE_REGION to one that it has "
-            f"({others}), or change the plan"
+            f"the plan leaves out {', '.join(missing)}: set WATCHMODE_REGION and WATCHMODE_REGIONS "
+            f"to regions that it has ({', '.join(sorted(plan)) or 'none'}), or change the plan"
         )
         return UpstreamStatus(
             self.source,
             key_accepted=True,
-            region=self._region,
-            covers_region=covers,
+            region=",".join(missing or self._regions),
+            covers_region=not missing,
             cost="1 credit",
-            advice=() if covers else (advice,),
+            advice=(advice,) if missing else (),
         )
 
     def _ask(self, path: str, params: Mapping[str, str]) -> Any:
@@ -148,13 +165,26 @@ class WatchmodeService(UpstreamService):
             and re.fullmatch(r"[A-Z]{2}", str(region.get("country")), re.ASCII)
         }
 
-    def _refuse_uncovered_region(self) -> None:
-        if self._clock() < self._uncovered_until:
+    def _covered(self) -> tuple[str, ...]:
+        """Return the regions to ask for; raises `RegionNotCovered` if there is none."""
+        outside = self.not_covered
+        covered = tuple(region for region in self._regions if region not in outside)
+        if not covered:
             raise RegionNotCovered(self.source, "region_not_covered")
+        return covered
+
+    def _known_plan(self) -> set[str] | None:
+        plan = self._plan
+        return plan[0] if plan and self._clock() < plan[1] else None
+
+    def _learn_plan(self) -> None:
+        with self._plan_lock:
+            if self._known_plan() is None:
+                self._plan = (self._plan_regions(), self._clock() + _PLAN_TTL)
 
 
 def _account(headers: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return the credits granted and used this month, None where the headers do not tell."""
+    """Return the credits granted and used this month, None if the headers have none."""
     quota, used = headers.get("x-account-quota", ""), headers.get("x-account-quota-used", "")
     if not (re.fullmatch(r"[0-9]{1,15}", quota) and re.fullmatch(r"[0-9]{1,15}", used)):
         return None

@@ -1,4 +1,4 @@
-"""Redis servers that behave as no good Redis does, and the real one where there is one."""
+"""Redis servers that misbehave, and the address of a real one if there is one."""
 
 import os
 import socket
@@ -19,12 +19,13 @@ def closed_port() -> int:
 
 
 class OddRedis:
-    """Accepts every connection; mute until told what to answer to each command."""
+    """Accepts every connection; sends `answer` to every command, or nothing if it is empty."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
         self.connections = 0
         self.answer = b""
+        self.received = b""
         self._listener = listener
         self._open: list[socket.socket] = []
 
@@ -44,7 +45,8 @@ class OddRedis:
 
     def _talk(self, connection: socket.socket) -> None:
         try:
-            while connection.recv(65536):
+            while received := connection.recv(65536):
+                self.received += received
                 if self.answer:
                     connection.sendall(self.answer)
         except OSError:

@@ -1,6 +1,7 @@
 import ssl
 import threading
 import traceback
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
@@ -11,13 +12,13 @@ from core.errors import (
     DeadlineExceeded,
     UpstreamBadAnswer,
     UpstreamError,
+    UpstreamRateLimited,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from core.services.http_client import HttpClient
 from core.services.transport import NameResolutionError
-from core.tests.conftest import LogText
-from core.tests.support import CANARY, Answers, client_of
+from core.tests.support import CANARY, Answers, LogText, client_of
 from core.utils.logging import correlation_id
 
 URL = "https://films.test/titles/tt1375666"
@@ -25,7 +26,7 @@ OK = httpx.Response(200, json={})
 
 
 def network_error(error: type[httpx.TransportError], cause: Exception | None = None) -> Exception:
-    exc = error("told by the network")
+    exc = error("text of the network")
     exc.__cause__ = cause
     return exc
 
@@ -44,7 +45,7 @@ CUT_CHUNK = httpx.RemoteProtocolError(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
-def test_a_server_error_is_retried_and_then_told(status: int) -> None:
+def test_a_server_error_is_retried_and_then_reported(status: int) -> None:
     answers = Answers(httpx.Response(status))
 
     with pytest.raises(UpstreamUnavailable) as caught:
@@ -73,7 +74,7 @@ def test_a_server_error_is_retried_and_then_told(status: int) -> None:
         (httpx.ReadTimeout("slow"), "http_response_timeout"),
     ],
 )
-def test_a_network_error_is_retried_and_then_told(error: Exception, reason: str) -> None:
+def test_a_network_error_is_retried_and_then_reported(error: Exception, reason: str) -> None:
     answers = Answers(error)
 
     with pytest.raises(UpstreamUnavailable) as caught:
@@ -88,7 +89,7 @@ def test_a_timeout_has_a_class_of_its_own() -> None:
         client_of(Answers(httpx.ReadTimeout("slow"))).get("imdbapi", URL)
 
 
-def test_the_answer_after_a_failure_counts() -> None:
+def test_the_answer_after_failures_is_returned() -> None:
     answers = Answers(httpx.Response(500), REFUSED, httpx.Response(200, content=b"third"))
 
     reply = client_of(answers).get("imdbapi", URL)
@@ -106,7 +107,9 @@ def test_the_number_of_attempts_is_a_setting() -> None:
     assert len(answers.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 410, 418, 425, 429, 451])
+@pytest.mark.parametrize(
+    "status", [200, 299, 400, 401, 402, 403, 404, 408, 409, 410, 418, 425, 429, 451, 499]
+)
 def test_a_status_below_500_is_returned_at_once(status: int) -> None:
     answers = Answers(httpx.Response(status, content=b"why"))
 
@@ -116,19 +119,77 @@ def test_a_status_below_500_is_returned_at_once(status: int) -> None:
     assert len(answers.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"), [("3", 3), ("0", 0), ("31536000", 900), ("9" * 19, 900)]
-)
-def test_a_server_error_that_says_when_to_come_back_is_not_retried(
+def unavailable(retry_after: str) -> httpx.Response:
+    return httpx.Response(503, headers={"Retry-After": retry_after})
+
+
+def test_a_retry_waits_as_long_as_the_source_asks() -> None:
+    answers, slept = Answers(unavailable("3"), OK), []
+
+    with deadline_of(Deadline(5)):
+        reply = client_of(answers, sleep=slept.append).get("imdbapi", URL)
+
+    assert reply.status == 200
+    assert slept == [3]
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("3", 3), ("31536000", 900), ("9" * 19, 900)])
+def test_without_a_deadline_there_is_no_retry_after_a_requested_wait(
     header: str, seconds: float
 ) -> None:
-    answers = Answers(httpx.Response(503, headers={"Retry-After": header}))
+    answers, slept = Answers(unavailable(header), OK), []
 
     with pytest.raises(UpstreamUnavailable) as caught:
-        client_of(answers).get("imdbapi", URL)
+        client_of(answers, sleep=slept.append).get("imdbapi", URL)
 
     assert caught.value.retry_after == seconds
+    assert slept == []
+
+
+def test_the_number_of_attempts_bounds_retries_after_a_requested_wait() -> None:
+    answers, slept = Answers(unavailable("3")), []
+
+    with deadline_of(Deadline(15)), pytest.raises(UpstreamUnavailable) as caught:
+        client_of(answers, attempts=3, sleep=slept.append).get("imdbapi", URL)
+
+    assert caught.value.retry_after == 3
+    assert len(answers.requests) == 3
+    assert slept == [3, 3]
+
+
+def test_there_is_no_retry_if_the_deadline_passes_before_the_requested_wait_ends() -> None:
+    answers, slept = Answers(unavailable("3"), OK), []
+
+    with deadline_of(Deadline(2.9)), pytest.raises(UpstreamUnavailable) as caught:
+        client_of(answers, wait=wait_fixed(0), sleep=slept.append).get("imdbapi", URL)
+
+    assert caught.value.retry_after == 3
     assert len(answers.requests) == 1
+    assert slept == []
+
+
+@pytest.mark.parametrize("header", ["0", "soon", "-3", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_an_unusable_retry_after_is_ignored(header: str) -> None:
+    answers, slept = Answers(unavailable(header)), []
+
+    with pytest.raises(UpstreamUnavailable) as caught:
+        client_of(answers, wait=wait_fixed(0.25), sleep=slept.append).get("imdbapi", URL)
+
+    assert caught.value.retry_after is None
+    assert slept == [0.25, 0.25]
+
+
+def test_an_attempt_that_is_not_admitted_is_not_retried() -> None:
+    answers, slept = Answers(OK), []
+
+    def refuse() -> AbstractContextManager[None]:
+        raise UpstreamRateLimited("imdbapi", "closed", retry_after=5)
+
+    with deadline_of(Deadline(15)), pytest.raises(UpstreamRateLimited):
+        client_of(answers, sleep=slept.append).get("imdbapi", URL, attempt=refuse)
+
+    assert answers.requests == []
+    assert slept == []
 
 
 @pytest.mark.parametrize(
@@ -167,7 +228,7 @@ def test_a_violation_of_http_is_not_retried(error: Exception, reason: str) -> No
     assert len(answers.requests) == 1
 
 
-def test_nothing_is_asked_once_the_deadline_has_passed() -> None:
+def test_no_request_is_sent_after_the_deadline() -> None:
     answers = Answers(OK)
 
     with deadline_of(Deadline(0)), pytest.raises(DeadlineExceeded):
@@ -176,7 +237,7 @@ def test_nothing_is_asked_once_the_deadline_has_passed() -> None:
     assert answers.requests == []
 
 
-def test_no_retry_where_the_wait_would_use_up_the_deadline() -> None:
+def test_there_is_no_retry_if_the_deadline_passes_before_it() -> None:
     answers, slept = Answers(httpx.Response(500)), []
 
     with deadline_of(Deadline(1)), pytest.raises(UpstreamUnavailable):
@@ -214,7 +275,7 @@ def test_a_redirect_is_refused_and_not_followed(status: int, log: LogText) -> No
 
 
 @pytest.mark.parametrize("status", [600, 999])
-def test_a_status_that_http_does_not_know_is_refused(status: int) -> None:
+def test_an_undefined_status_is_refused(status: int) -> None:
     with pytest.raises(UpstreamBadAnswer) as caught:
         client_of(Answers(httpx.Response(status))).get("imdbapi", URL)
 
@@ -243,7 +304,7 @@ def test_a_body_that_cannot_be_decompressed_is_refused(coding: str) -> None:
     assert caught.value.reason == "http_response_content_coding"
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+def test_an_invalid_url_is_refused() -> None:
     with pytest.raises(UpstreamBadAnswer) as caught:
         client_of(Answers(OK)).get("imdbapi", "https://films.test:port/")
 
@@ -263,7 +324,7 @@ def test_cookies_are_not_kept() -> None:
     assert ["cookie" in request.headers for request in answers.requests] == [False, False]
 
 
-def test_the_request_says_who_asks_what_it_understands_and_on_whose_behalf() -> None:
+def test_the_request_names_client_formats_and_correlation_id() -> None:
     answers = Answers(OK)
     token = correlation_id.set("abc-1")
 
@@ -319,6 +380,34 @@ def test_each_thread_has_connections_of_its_own() -> None:
     assert made[3] == threading.get_ident()
 
 
+# What a source sends back
+
+
+def test_our_keys_are_not_in_the_json_of_a_reply() -> None:
+    body = {"a": f"?apikey={CANARY}", CANARY: ["of%2Fcanary", "of/canary"], "b": "key"}
+    client = client_of(
+        Answers(httpx.Response(200, json=body)), secrets=(CANARY, "of/canary", "key", "")
+    )
+
+    reply = client.get("omdb", URL)
+
+    assert reply.json() == {
+        "a": "?apikey=[redacted]",
+        "[redacted]": ["[redacted]", "[redacted]"],
+        # Too short for a key: it may be part of ordinary words.
+        "b": "key",
+    }
+    assert "canary" not in repr(reply.json())
+
+
+def test_of_two_keys_the_longer_one_is_replaced_first() -> None:
+    answers = Answers(httpx.Response(200, json=["canary-2"]))
+
+    assert client_of(answers, secrets=("canary", "canary-2")).get("omdb", URL).json() == [
+        "[redacted]"
+    ]
+
+
 # What is logged
 
 
@@ -360,6 +449,7 @@ def test_the_line_names_the_outcome(status: int, outcome: str, log: LogText) -> 
 
     (line,) = log.of("upstream call")
     assert (line["outcome"], line["status"]) == (outcome, status)
+    assert line["level"] == ("INFO" if status < 400 else "WARNING")
 
 
 def test_a_query_that_is_part_of_the_address_is_not_logged(log: LogText) -> None:
@@ -369,7 +459,7 @@ def test_a_query_that_is_part_of_the_address_is_not_logged(log: LogText) -> None
     assert log.of("upstream call")[0]["url"] == URL
 
 
-def test_an_error_that_nobody_foresaw_is_logged_and_passed_on(log: LogText) -> None:
+def test_an_unexpected_exception_is_logged_and_propagates(log: LogText) -> None:
     with pytest.raises(ZeroDivisionError):
         client_of(Answers(ZeroDivisionError())).get("imdbapi", URL)
 
@@ -398,13 +488,13 @@ def test_the_key_is_in_no_line_and_no_exception(
     answer: httpx.Response | Exception, log: LogText
 ) -> None:
     client = client_of(Answers(answer))
-    told = ""
+    shown = ""
 
     try:
         client.get("omdb", URL, params={"apikey": CANARY}, headers={"X-Api-Key": CANARY})
     except UpstreamError as exc:
-        told = "".join(traceback.format_exception(exc)) + repr(exc) + repr(exc.__cause__)
+        shown = "".join(traceback.format_exception(exc)) + repr(exc) + repr(exc.__cause__)
 
-    assert CANARY not in told
+    assert CANARY not in shown
     assert CANARY not in str(log)
     assert log.of("upstream call")

@@ -1,4 +1,4 @@
-"""Sources leave out empty lists; what else lacks its list is not empty but wrong."""
+"""A missing list is empty only in an answer that has no other fields."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,11 @@ FILM = "tt1375666"
 
 
 def asks(answer: Any) -> list[Callable[[], Any]]:
-    """The calls that read lists, at sources that give `answer` to all of them."""
+    """Return calls that read lists, from sources that always send `answer`."""
     http = client_of(Answers(httpx.Response(200, json=answer)))
     imdb = IMDbService(http=http, base_url="https://imdb.test")
     watchmode = WatchmodeService(
-        http=http, base_url="https://watchmode.test", api_key="key", region="TR"
+        http=http, base_url="https://watchmode.test", api_key="key", regions=["TR"]
     )
     return [
         lambda: imdb.search("x"),
@@ -30,7 +30,7 @@ def asks(answer: Any) -> list[Callable[[], Any]]:
     ]
 
 
-def test_an_answer_without_anything_is_an_empty_list() -> None:
+def test_an_empty_answer_is_an_empty_list() -> None:
     search, *sections, lookup = asks({})
 
     assert search() == []
@@ -38,7 +38,7 @@ def test_an_answer_without_anything_is_an_empty_list() -> None:
     assert lookup() is None
 
 
-def test_what_stands_beside_a_list_may_be_there_without_it() -> None:
+def test_counts_and_tokens_may_be_present_without_the_list() -> None:
     assert asks({"totalCount": 0, "nextPageToken": ""})[1]()["totalCount"] == 0
     assert asks({"people_results": []})[4]() is None
 
@@ -46,7 +46,7 @@ def test_what_stands_beside_a_list_may_be_there_without_it() -> None:
 @pytest.mark.parametrize(
     "answer", [{"id": "tt9", "primaryTitle": "Another"}, {"error": "x"}, {"message": "Failed"}]
 )
-def test_the_answer_to_another_question_is_no_empty_list(answer: Any) -> None:
+def test_the_answer_of_another_call_is_unusable(answer: Any) -> None:
     for ask in asks(answer):
         with pytest.raises(UpstreamBadAnswer):
             ask()

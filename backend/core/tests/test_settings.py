@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.tests.support import CANARY
-from filmosphere.environment import Environment
+from filmosphere.environment import Environment, Setting
+from filmosphere.settings_table import SETTINGS
+from tools.settings_documents import env_example, settings_page
 
 BACKEND = Path(__file__).resolve().parents[2]
-SETTINGS = BACKEND / "filmosphere" / "settings.py"
+SETTINGS_FILE = BACKEND / "filmosphere" / "settings.py"
 EXAMPLE = BACKEND.parent / ".env.example"
 GOOD = {
     "DJANGO_SECRET_KEY": "a-key-for-this-test-only-0123456789-abcdefghijklmnop",
@@ -38,28 +40,21 @@ CACHE_TTL_HOURS=24
 HTTP_TIMEOUT=10
 HTTP_RETRIES=3
 """
+NAMES = [setting.name for setting in SETTINGS]
 Load = Callable[..., dict[str, Any]]
-
-
-def settings_read() -> set[str]:
-    """The names that settings.py reads from its environment."""
-    text = SETTINGS.read_text()
-    read = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', text))
-    assert len(read) > 20
-    return read
 
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     """Reads the settings as a process with only these variables would."""
-    for name in settings_read():
+    for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
     def load(env_file: str = "", /, **variables: str) -> dict[str, Any]:
         (tmp_path / ".env").write_text(env_file)
         for name, value in {"ENV_FILE": str(tmp_path / ".env"), **variables}.items():
             monkeypatch.setenv(name, value)
-        return runpy.run_path(str(SETTINGS))
+        return runpy.run_path(str(SETTINGS_FILE))
 
     return load
 
@@ -122,8 +117,34 @@ MALFORMED = [
             f"postgres://user:{CANARY}@[::1/name",
             f"://user:{CANARY}@db/name",
             f"sqlite://{CANARY}/films.sqlite3",
+            f"postgres://user:{CANARY}@one:5432,two:5433,three/name",
             "postgres",
             "https://films.example/",
+        )
+    ],
+    *[
+        ("REDIS_URL", value)
+        for value in (
+            CANARY,
+            f"http://:{CANARY}@redis:6379/0",
+            f"redis://:{CANARY}@redis:port/0",
+            f"redis://:{CANARY}@redis:0/0",
+            f"redis://:{CANARY}@redis:6379/name",
+            f"redis://:{CANARY}@:6379/0",
+            "unix://",
+            f"redis+sentinel://:{CANARY}@redis:26379",
+        )
+    ],
+    *[
+        ("DATABASE_REPLICA_URL", value)
+        for value in (
+            CANARY,
+            f"mysql://user:{CANARY}@db/name",
+            f"postgres://user:{CANARY}@db:port/name",
+            f"postgres://user:{CANARY}@db:5432",
+            f"sqlite:///{CANARY}/films.sqlite3",
+            # Neither does SQLite, the database without DATABASE_URL, have replicas.
+            f"postgres://user:{CANARY}@db:5432/name",
         )
     ],
 ]
@@ -142,29 +163,15 @@ def test_a_malformed_value_is_refused_by_the_name_of_its_setting(
     assert CANARY not in message
 
 
-@given(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])))
-def test_no_text_makes_a_reader_fail_in_another_way(text: str) -> None:
-    env = Environment({"NAME": text})
-    readers: list[Callable[[], object]] = [
-        lambda: env.key("NAME"),
-        lambda: env.boolean("NAME", default=False),
-        lambda: env.integer("NAME", 1),
-        lambda: env.seconds("NAME", 1),
-        lambda: env.choice("NAME", "a", ("a", "b")),
-        lambda: env.pattern("NAME", "A", "[A-Z]", "a letter"),
-        lambda: env.rate("NAME", ""),
-        lambda: env.items("NAME"),
-        lambda: env.base_url("NAME", "https://films.example"),
-        lambda: env.database("NAME", "sqlite:///x"),
-        lambda: Environment({"NAME": f"postgres://{text}"}).database("NAME", ""),
-        lambda: Environment({"NAME": f"https://{text}"}).base_url("NAME", ""),
-    ]
-
-    for reader in readers:
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+@given(text=st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])))
+def test_no_text_makes_a_setting_fail_in_another_way(setting: Setting, text: str) -> None:
+    for value in (text, f"postgres://{text}", f"https://{text}"):
         try:
-            reader()
+            Environment({setting.name: value}, SETTINGS).read(setting.name)
         except ImproperlyConfigured as exc:
-            assert str(exc).startswith("NAME ")  # noqa: PT017
+            # Some texts are accepted, so `pytest.raises` would fail.
+            assert str(exc).startswith(f"{setting.name} ")  # noqa: PT017
 
 
 @pytest.mark.parametrize(
@@ -186,6 +193,33 @@ def test_a_weak_key_will_do_in_debug(load: Load) -> None:
 def test_a_missing_key_will_not_do_in_debug_either(load: Load) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"^DJANGO_SECRET_KEY is missing"):
         load(IMDBAPI_BASE="https://imdb.example", DJANGO_DEBUG="True")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "*",
+        "*.films.example",
+        "https://films.example",
+        "films.example:8000",
+        "[::1]:8000",
+        "films.example/",
+        "films example",
+        "user@films.example",
+    ],
+)
+def test_a_host_that_is_no_host_name_is_refused_outside_debug(load: Load, host: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"^DJANGO_ALLOWED_HOSTS must list names"):
+        load(**GOOD | {"DJANGO_ALLOWED_HOSTS": f"films.example,{host}"})
+
+
+@pytest.mark.parametrize("host", ["films.example", ".films.example", "10.1.2.3", "[::1]", "web"])
+def test_names_and_addresses_are_hosts(load: Load, host: str) -> None:
+    assert load(**GOOD | {"DJANGO_ALLOWED_HOSTS": host})["ALLOWED_HOSTS"] == [host]
+
+
+def test_any_host_will_do_in_debug(load: Load) -> None:
+    assert load(**GOOD | {"DJANGO_ALLOWED_HOSTS": "*", "DJANGO_DEBUG": "True"})["ALLOWED_HOSTS"]
 
 
 @pytest.mark.parametrize("hosts", ["", " ", ",", " , "])
@@ -235,6 +269,70 @@ def test_what_the_address_of_the_database_asks_for_holds(load: Load) -> None:
     assert (options["sslmode"], options["connect_timeout"]) == ("require", 7)
 
 
+def test_a_replica_has_connections_like_those_of_the_primary_but_less_patience(
+    load: Load,
+) -> None:
+    loaded = load(
+        **GOOD,
+        DATABASE_URL="postgres://me@db/films",
+        DATABASE_REPLICA_URL="postgres://me@replica/films?sslmode=require",
+        DB_CONNECTIONS="3",
+    )
+
+    replica, serving = loaded["DATABASES"]["replica"], loaded["SERVING_DATABASES"]
+    assert (replica["ENGINE"], replica["HOST"]) == ("core.postgresql", "replica")
+    assert replica["OPTIONS"] == {
+        **loaded["DATABASES"]["default"]["OPTIONS"],
+        "sslmode": "require",
+    }
+    assert serving["replica"]["SESSION"] == serving["default"]["SESSION"]
+    assert serving["replica"]["POOL"] == {"size": 3, "limit": 1.0, "patience": 0.5}
+    assert serving["default"]["POOL"] == {"size": 3, "limit": 1.5, "patience": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("query", "age"), [("", 60), ("?conn_max_age=0", 0), ("?conn_max_age=600", 600)]
+)
+def test_the_address_of_the_database_decides_how_old_connections_get(
+    load: Load, query: str, age: int
+) -> None:
+    loaded = load(**GOOD, DATABASE_URL=f"postgres://me@db/films{query}")
+
+    assert loaded["DATABASES"]["default"]["CONN_MAX_AGE"] == age
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        ("postgres://me:p%40ss@%2Fvar%2Frun%2FPostgreSQL/films", "/var/run/PostgreSQL", ""),
+        ("postgres://me@%2fvar%2frun:5433/films?sslmode=disable", "/var/run", 5433),
+        ("postgres://%2Ftmp%2Fa%20b/films", "/tmp/a b", ""),
+        ("postgres://me:%2Fsecret@db/films", "db", ""),
+        ("postgres://me@one:5432,two:5433/films", "one,two", "5432,5433"),
+    ],
+)
+def test_the_database_may_be_at_a_socket_or_several_hosts(
+    load: Load, address: str, host: str, port: object
+) -> None:
+    database = load(**GOOD, DATABASE_URL=address)["DATABASES"]["default"]
+
+    assert (database["HOST"], database["PORT"], database["NAME"]) == (host, port, "films")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0.016666666666666666", 60), ("0.5", 1800), ("24.000000001", 86_400)]
+)
+def test_hours_may_have_many_decimals(load: Load, text: str, seconds: int) -> None:
+    loaded = load(**GOOD, CACHE_TTL_HOURS=text)
+
+    assert round(loaded["CACHE_TTL"].total_seconds()) == seconds
+
+
+def test_a_lifetime_of_nothing_is_refused(load: Load) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"^CACHE_TTL_HOURS "):
+        load(**GOOD, CACHE_TTL_HOURS="0.00000000001")
+
+
 @pytest.mark.parametrize("placeholder", ["your_key_here", "your_watchmode_key", "", " "])
 def test_a_placeholder_counts_as_no_key(load: Load, placeholder: str) -> None:
     loaded = load(KINO_API_KEY=placeholder, WATCHMODE_API_KEY=placeholder, **GOOD)
@@ -279,11 +377,31 @@ def test_a_file_that_is_no_text_is_refused(load: Load, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
 
     with pytest.raises(ImproperlyConfigured, match=r"^binary cannot be read"):
-        Environment.load(tmp_path / "binary")
+        Environment.load(tmp_path / "binary", SETTINGS)
 
 
-def test_a_file_that_is_not_there_is_no_fault(tmp_path: Path) -> None:
-    assert not Environment.load(tmp_path / "none").given("NO_SUCH_SETTING")
+def test_a_default_file_that_does_not_exist_is_not_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ENV_FILE")
+
+    assert Environment.load(tmp_path / ".env", SETTINGS).warnings == []
+
+
+def test_a_named_file_that_does_not_exist_is_reported(load: Load, tmp_path: Path) -> None:
+    loaded = load(ENV_FILE=str(tmp_path / "none"), **GOOD)
+
+    assert loaded["ENVIRONMENT_WARNINGS"] == ["ENV_FILE names a file that does not exist"]
+
+
+def test_names_in_the_file_that_nothing_reads_are_reported_without_their_values(load: Load) -> None:
+    loaded = load(f"HTTP_TIMOUT={CANARY}\nHTTP_TIMEOUT=3\nPOSTGRES_PASSWORD=x\n", **GOOD)
+
+    assert loaded["ENVIRONMENT_WARNINGS"] == [".env: there is no setting HTTP_TIMOUT"]
+
+
+def test_a_file_without_mistakes_is_not_reported(load: Load) -> None:
+    assert load(EXAMPLE.read_text())["ENVIRONMENT_WARNINGS"] == []
 
 
 # The sandbox
@@ -334,10 +452,14 @@ def test_one_word_about_a_source_and_all_are_real(
     assert "sandbox" not in loaded["KINO_API_KEY"] + loaded["WATCHMODE_API_KEY"]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "films.example", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "films.example"])
 def test_the_sandbox_is_served_on_loopback_only(load: Load, host: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"^HOST must be loopback"):
         load(HOST=host)
+
+
+def test_an_ipv6_address_may_have_brackets(load: Load) -> None:
+    assert load(HOST="[::1]")["HOST"] == "::1"
 
 
 def test_real_sources_are_served_anywhere(load: Load) -> None:
@@ -387,6 +509,38 @@ def test_the_start_ends_with_one_clear_line(name: str, value: str) -> None:
     assert CANARY not in done.stderr
 
 
+def serve(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Load the application as a server does."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-c", "import filmosphere.wsgi"],
+        cwd=BACKEND,
+        env={"ENV_FILE": os.devnull, **kept, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_server_outside_debug_needs_a_database(tmp_path: Path) -> None:
+    refused = serve(**GOOD)
+
+    assert refused.returncode == 1
+    assert re.fullmatch(r"filmosphere: DATABASE_URL is missing.+\n", refused.stderr)
+    assert serve(**GOOD, DJANGO_DEBUG="True").returncode == 0
+    assert serve(**GOOD, DATABASE_URL=f"sqlite:///{tmp_path / 'films.sqlite3'}").returncode == 0
+
+
+def test_what_has_no_effect_is_reported_at_the_start(tmp_path: Path) -> None:
+    done = check(**GOOD, ENV_FILE=str(tmp_path / "none"))
+
+    assert (done.returncode, done.stderr) == (
+        0,
+        "filmosphere: warning: ENV_FILE names a file that does not exist\n",
+    )
+
+
 # The example
 
 
@@ -396,10 +550,22 @@ def test_the_example_has_exactly_the_mandated_lines_active() -> None:
     assert [line for line in lines if line and not line.startswith("#")] == ACTIVE.splitlines()
 
 
-def test_the_example_names_every_setting_that_is_read_and_no_other() -> None:
-    named = re.findall(r"^#? ?([A-Z][A-Z_]+)=", EXAMPLE.read_text(), re.MULTILINE)
+def test_the_documents_are_generated_from_the_table() -> None:
+    """`make settings` writes both."""
+    assert EXAMPLE.read_text() == env_example()
+    assert (BACKEND.parent / "docs" / "settings.md").read_text() == settings_page()
 
-    assert sorted(named) == sorted(settings_read())
+
+def test_every_setting_of_the_table_is_read_once() -> None:
+    text = SETTINGS_FILE.read_text()
+    read = re.findall(r'(?:env\.read|_in_sandbox)\(\s*"([A-Z_]+)"', text)
+
+    assert set(read) == set(NAMES)
+    assert [name for name in NAMES if read.count(name) > 1] == ["DJANGO_SECRET_KEY"]
+
+
+def test_a_name_appears_once_in_the_table() -> None:
+    assert len(NAMES) == len(set(NAMES))
 
 
 def test_the_example_starts_as_it_is(load: Load) -> None:
@@ -417,7 +583,8 @@ def test_what_is_commented_out_in_the_example_is_the_default(load: Load) -> None
     spelled_out = load(EXAMPLE.read_text() + "\n".join(shown))
 
     plain = (str, int, float, bool, list, dict, type(None))
+    # None means that REDIS_URL decides. The other one holds functions.
+    others = {"REDIS_DB", "SPECTACULAR_SETTINGS"}
     for name, value in as_it_is.items():
-        # Once it is given, it wins over the number in the URL: that is what None leaves open.
-        if name.isupper() and isinstance(value, plain) and name != "REDIS_DB":
+        if name.isupper() and isinstance(value, plain) and name not in others:
             assert spelled_out[name] == value, name

@@ -1,4 +1,4 @@
-"""Servers that should not be trusted: never spoken to in the clear, never asked twice."""
+"""TLS failures: no request is sent, no older protocol is used, and there is no retry."""
 
 import datetime as dt
 import socket
@@ -12,8 +12,7 @@ import trustme
 
 from core.errors import UpstreamUnavailable
 from core.services.http_client import HttpClient
-from core.tests.conftest import LogText
-from core.tests.support import wire_client
+from core.tests.support import LogText, wire_client
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 PAST = dt.datetime(2001, 1, 1, tzinfo=dt.timezone.utc)
@@ -32,7 +31,7 @@ def client(authority: trustme.CA) -> HttpClient:
 
 
 class Server:
-    """Speaks TLS to whoever comes, and counts them."""
+    """Accepts TLS connections one at a time, and counts connections and requests."""
 
     def __init__(self, handshake: Callable[[socket.socket], socket.socket]) -> None:
         self._handshake = handshake
@@ -83,7 +82,7 @@ def tls(certificate: trustme.LeafCert) -> Callable[[socket.socket], socket.socke
     return lambda connection: context.wrap_socket(connection, server_side=True)
 
 
-def test_a_server_with_a_good_certificate_is_spoken_to(
+def test_a_server_with_a_good_certificate_gets_the_request(
     authority: trustme.CA, client: HttpClient
 ) -> None:
     with serving(tls(authority.issue_cert("127.0.0.1"))) as server:
@@ -103,7 +102,7 @@ def test_a_server_with_a_good_certificate_is_spoken_to(
         pytest.param(lambda ca: trustme.CA().issue_cert("127.0.0.1"), id="self-signed"),
     ],
 )
-def test_a_bad_certificate_is_refused_once_and_loudly(
+def test_a_bad_certificate_is_refused_once_and_logged_as_an_error(
     authority: trustme.CA,
     client: HttpClient,
     log: LogText,
@@ -120,7 +119,7 @@ def test_a_bad_certificate_is_refused_once_and_loudly(
 
 
 def alert_for_an_old_protocol(connection: socket.socket) -> socket.socket:
-    # What a server that knows nothing newer than TLS 1.0 says: a fatal "protocol version".
+    # A server that supports nothing newer than TLS 1.0 sends a fatal "protocol version" alert.
     connection.recv(65536)
     connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
     return connection
@@ -143,7 +142,7 @@ def plain_http(connection: socket.socket) -> socket.socket:
 @pytest.mark.parametrize(
     "handshake", [alert_for_an_old_protocol, server_hello_of_tls_1_0, plain_http]
 )
-def test_no_older_protocol_is_agreed_on(
+def test_no_older_protocol_is_negotiated(
     client: HttpClient, log: LogText, handshake: Callable[[socket.socket], socket.socket]
 ) -> None:
     with serving(handshake) as server, pytest.raises(UpstreamUnavailable) as caught:
@@ -154,7 +153,7 @@ def test_no_older_protocol_is_agreed_on(
     assert [line["level"] for line in log.of("upstream call")] == ["ERROR"]
 
 
-def test_a_connection_that_ends_within_the_handshake_is_tried_again(client: HttpClient) -> None:
+def test_a_connection_that_ends_during_the_handshake_is_retried(client: HttpClient) -> None:
     def hang_up(connection: socket.socket) -> socket.socket:
         connection.recv(65536)
         connection.shutdown(socket.SHUT_RDWR)

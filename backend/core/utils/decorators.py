@@ -1,8 +1,8 @@
-"""Wrappers for functions that run in another thread than the one that asked for them."""
+"""Wrappers for functions that run in another thread than their caller."""
 
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import wraps
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -10,15 +10,9 @@ R = TypeVar("R")
 
 
 def in_callers_context(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` bound to the caller's context variables as they are now.
+    """Return `function` bound to a copy of the caller's current context variables.
 
-    Correlation id, film and deadline follow the work into the thread that does it.
-    Each wrapped function has a copy of its own, so two may run at the same time.
+    The correlation id, the film and the deadline are then the same in the thread that runs it.
+    Each call makes its own copy, because two threads cannot run in one context at the same time.
     """
-    context = copy_context()
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.run(function, *args, **kwargs)
-
-    return run
+    return partial(copy_context().run, function)

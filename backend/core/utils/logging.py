@@ -1,4 +1,4 @@
-"""What a log line looks like, and which request and film it belongs to."""
+"""The format of log lines, and the handler that writes them."""
 
 import json
 import logging
@@ -8,18 +8,21 @@ import select
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
-from datetime import datetime, timezone
+from functools import lru_cache
+from io import UnsupportedOperation
 from typing import IO
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
 film_id: ContextVar[str] = ContextVar("film_id", default="-")
 
-# How long a reader that took the beginning of a line may take for the rest of it.
-_PATIENCE_MS = 50
+# Built once: `json.dumps` builds an encoder for each call that has a `default`.
+_to_json = json.JSONEncoder(default=str).encode
 
-# What the logging module itself puts on a record; the rest came in through `extra=`.
+# The attributes that the logging module sets; all others come from `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
@@ -30,20 +33,23 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
 
 
 class ContextFilter(logging.Filter):
-    """Adds the correlation id of the request and the film it is about to each record."""
+    """Adds the correlation id and the film of the current request to each record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Annotate the record; none is dropped."""
+        """Add the two attributes; return True, because no record is dropped.
+
+        A film in `extra=` takes precedence over that of the request.
+        """
         record.correlation_id = correlation_id.get()
-        record.film = film_id.get()
+        record.film = vars(record).get("film") or film_id.get()
         return True
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line, ASCII only: nothing in it can break the line or drive a terminal."""
+    """One JSON object per line, in ASCII: no value can break the line or control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record with all its `extra=` fields as one line."""
+        """Return the record with all its `extra=` fields on one line."""
         line = {
             "time": _timestamp(record),
             "level": record.levelname,
@@ -56,70 +62,93 @@ class JSONFormatter(logging.Formatter):
             line["film"] = record.film  # type: ignore[attr-defined]  # set by ContextFilter
         if record.exc_info and record.exc_info[0]:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line, default=str)
+        return _to_json(line)
 
 
-class SheddingHandler(logging.StreamHandler):  # type: ignore[type-arg]  # one at run time
-    """Writes lines as fast as they are taken, and drops those for which there is no room.
+class NonBlockingHandler(logging.StreamHandler):  # type: ignore[type-arg]  # one at run time
+    """Writes lines without waiting; a full pipe or a full disk never delays a request.
 
-    A log that nobody reads, a full pipe or disk, never holds up a request. How many lines were
-    dropped is told once there is room again.
+    Up to `backlog` bytes for which there is no room stay in memory and go out with a later line or
+    at exit. Lines beyond that are dropped: `dropped` counts them, and a line reports the new ones
+    as soon as there is room.
+
+    Lines are not queued for another thread (`logging.handlers.QueueHandler`): that costs as much
+    on each line, and a process that is killed would lose the lines in the queue.
     """
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None, *, backlog: int = 1_000_000) -> None:
         super().__init__(stream)
-        self._dropped = 0
-        self._is_torn = False
+        self.dropped = 0
+        self._reported = 0
+        self._backlog = backlog
+        self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
+        # The parent process writes its pending lines itself.
+        os.register_at_fork(after_in_child=self._forget_pending)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, or count it as dropped."""
+        """Write the record, keep it for later, or count it as dropped."""
+        dropped = self.dropped
         try:
-            descriptor = self.stream.fileno()
-        except (OSError, ValueError):
-            # A stream in memory, which takes all.
-            super().emit(record)
-            return
-        try:
-            lines = [*self._told(), record]
-            text = "".join(f"{self.format(line)}\n" for line in lines)
-        except Exception:  # noqa: BLE001  (as every handler: a bad record is told, not raised)
+            text = self.format(record)
+            if dropped > self._reported:
+                notice = {"outcome": "log_full", "lines": dropped - self._reported}
+                text = f"{self.format(_warning('log lines dropped', notice))}\n{text}"
+        except Exception:  # noqa: BLE001  (like every handler: a bad record is reported, not raised)
             self.handleError(record)
             return
-        self.flush()
-        if self._write(descriptor, text.encode(errors="backslashreplace")):
-            self._dropped = 0
-        else:
-            self._dropped += 1
+        line = f"{text}\n".encode(errors="backslashreplace")
+        if self._pending:
+            self._write_pending(seconds=0)
+        if self._pending_bytes + len(line) > self._backlog:
+            self.dropped += 1
+            return
+        self._pending.append(line)
+        self._pending_bytes += len(line)
+        self._reported = dropped
+        self._write_pending(seconds=0)
 
-    def _told(self) -> list[logging.LogRecord]:
-        if not self._dropped:
-            return []
-        fields = {"levelno": logging.WARNING, "levelname": "WARNING", "name": __name__}
-        told = {"msg": "log lines dropped", "outcome": "log_full", "lines": self._dropped}
-        return [logging.makeLogRecord(fields | told)]
+    def flush(self) -> None:
+        """Write the pending lines, for a second at most; called at exit."""
+        if self._pending:
+            self._write_pending(seconds=1)
 
-    def _write(self, descriptor: int, data: bytes) -> bool:
-        rest = b"\n" + data if self._is_torn else data
-        room = select.poll()
-        room.register(descriptor, select.POLLOUT)
-        begun = False
-        while rest:
-            # There is room for so many bytes, or for none (poll(2), pipe(7)).
-            if not room.poll(_PATIENCE_MS if begun else 0):
-                self._is_torn = self._is_torn or begun
-                return False
+    def _write_pending(self, *, seconds: float) -> None:
+        """Write until nothing is pending or there is no room, and wait `seconds` for room."""
+        deadline = time.monotonic() + seconds
+        # A reader that is gone, a full disk and a closed stream are no reason to fail.
+        with suppress(OSError, ValueError):
+            room = select.poll()
             try:
-                rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
-            except OSError:
-                self._is_torn = self._is_torn or begun
-                return False
-            begun = True
-        self._is_torn = False
-        return True
+                room.register(self.stream, select.POLLOUT)
+            except UnsupportedOperation:
+                # A stream in memory always has room.
+                self.stream.write(b"".join(self._pending).decode())
+                self._forget_pending()
+                return
+            while self._pending and room.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                line = self._pending[0]
+                # A pipe that polls as writable has room for this many bytes, which it then keeps
+                # together (pipe(7)). One line at a time is not mixed with those of other processes.
+                written = os.write(self.stream.fileno(), line[: select.PIPE_BUF])
+                self._pending_bytes -= written
+                if written < len(line):
+                    self._pending[0] = line[written:]
+                else:
+                    self._pending.popleft()
+
+    def _forget_pending(self) -> None:
+        self._pending.clear()
+        self._pending_bytes = 0
+
+
+def _warning(message: str, fields: dict[str, object]) -> logging.LogRecord:
+    standard = {"levelno": logging.WARNING, "levelname": "WARNING", "name": __name__}
+    return logging.makeLogRecord({**standard, "msg": message, **fields})
 
 
 class ConsoleFormatter(logging.Formatter):
-    """One readable line a record, for a person at a terminal."""
+    """One readable line per record, for a person at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level, logger and message, then the `extra=` fields as `key=value`."""
@@ -132,8 +161,8 @@ class ConsoleFormatter(logging.Formatter):
         return "\n".join(text.encode("unicode_escape").decode("ascii") for text in lines)
 
 
-class Seldom:
-    """Is due at most once in `seconds`, for all threads together."""
+class LogThrottle:
+    """Allows one log line in `seconds`, for all threads together."""
 
     def __init__(self, *, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -142,7 +171,7 @@ class Seldom:
         self._next = -math.inf
 
     def is_due(self) -> bool:
-        """Return whether it is time again; who is told so does what is due."""
+        """Return whether a line may be logged now; the next one is due `seconds` later."""
         with self._lock:
             now = self._clock()
             if now < self._next:
@@ -152,8 +181,13 @@ class Seldom:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second = int(record.created)
+    return f"{_utc(second)}.{int((record.created - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:

@@ -9,9 +9,11 @@ import subprocess
 import pytest
 import yaml
 from django.urls import resolve
+from prometheus_client.parser import text_string_to_metric_families
 
-from filmosphere.tests.contracts import differences
-from filmosphere.tests.house import PROJECT, database, server
+from tools.harness.contracts import differences, requests_in
+from tools.harness.log_events import LogEvent, log_events
+from tools.harness.server import BACKEND, PROJECT, database, server
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -35,10 +37,9 @@ CURL_LINES = [*curl_lines("docs/API.md"), *curl_lines("README.md")]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory, django_db_setup, django_db_blocker):
+def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
     with (
-        django_db_blocker.unblock(),
         database(folder) as url,
         server(folder, DATABASE_URL=url, MAX_THRESHOLD="1000") as running,
     ):
@@ -54,8 +55,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 @pytest.mark.parametrize(("line", "kind", "shown"), CURL_LINES)
-def test_a_curl_line_gives_the_answer_that_is_shown(house, folder, line, kind, shown):
-    words = shlex.split(line.replace("http://localhost:8000", house.url))
+def test_a_curl_line_gives_the_answer_that_is_shown(service, folder, line, kind, shown):
+    words = shlex.split(line.replace("http://localhost:8000", service.url))
     done = subprocess.run(
         [*words, "--silent", "--show-error", "--dump-header", "head.txt"],
         cwd=folder,
@@ -98,14 +99,6 @@ def test_there_are_lines_to_try():
 # --- Postman ----------------------------------------------------------------------------------
 
 COLLECTION = json.loads((PROJECT / "filmosphere_postman_collection.json").read_text())
-
-
-def requests_in(folder: dict) -> list[dict]:
-    return [
-        request
-        for item in folder["item"]
-        for request in (requests_in(item) if "item" in item else [item])
-    ]
 
 
 REQUESTS = requests_in(COLLECTION)
@@ -155,41 +148,71 @@ def test_a_request_of_the_collection_has_an_example_and_tests(request_):
 # --- README -----------------------------------------------------------------------------------
 
 
-def test_the_table_of_settings_has_them_all_with_their_defaults():
-    example = (PROJECT / ".env.example").read_text()
-    defaults = dict(re.findall(r"^#? ?([A-Z][A-Z_]+)=(.*)$", example, re.MULTILINE))
-    table = {}
-    for row in re.findall(r"^\| (`[A-Z].*)$", section_of("README.md", "Settings"), re.MULTILINE):
-        names, values, _ = row.split(" | ", 2)
-        names = re.findall(r"`([A-Z_]+)`", names)
-        values = values.split(", ") if len(names) > 1 else [values]
-        # Several settings may share what is said of them.
-        table |= dict(zip(names, values * (len(names) // len(values)), strict=True))
-
-    assert set(table) == set(defaults)
-    for name in ("CACHE_TTL_HOURS", "HTTP_TIMEOUT", *_optional(example)):
-        if table[name].startswith("`") and table[name].endswith("`"):
-            assert table[name] == f"`{defaults[name]}`"
-
-
-def _optional(example: str) -> list[str]:
-    return [
-        name
-        for name in re.findall(r"^# ([A-Z][A-Z_]+)=", example, re.MULTILINE)
-        if name not in {"LOG_FORMAT", "SANDBOX_PORT", "COLD_CONCURRENCY"}
-    ]
-
-
 def test_the_table_of_endpoints_has_them_all():
     table = re.findall(r"`GET (/[^?`]*)", section_of("README.md", "Endpoints"))
     document = yaml.safe_load((PROJECT / "docs" / "openapi.yaml").read_text())
 
-    assert sorted(table) == sorted([*document["paths"], "/api/docs", "/api/schema"])
+    assert sorted(table) == sorted([*document["paths"], "/api/docs", "/api/guide", "/api/schema"])
 
 
 def section_of(name: str, title: str) -> str:
     text = (PROJECT / name).read_text()
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+# --- docs/operations/metrics.md -----------------------------------------------------------------
+
+METRICS = (PROJECT / "docs" / "operations" / "metrics.md").read_text()
+# The document has no list of their values.
+OPEN_LABELS = {"route", "status", "version", "revision"}
+
+
+def documented_metrics() -> dict[str, tuple[str, dict[str, set[str]]]]:
+    """The type of each metric, and the values of each of its labels."""
+    label_rows = re.findall(
+        r"^\| `(\w+)`( of calls)? \| (.*) \|$", METRICS.partition("\n## Labels\n")[2], re.MULTILINE
+    )
+    values = {name + of: set(re.findall("`([a-z0-9_]+)`", text)) for name, of, text in label_rows}
+    rows = re.findall(
+        r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) ?\| .* \|$", METRICS, re.MULTILINE
+    )
+    found = {}
+    for name, kind, text in rows:
+        names, _, listed = text.partition(":")
+        of = " of calls" if name.startswith("filmosphere_upstream_") else ""
+        found[name] = (
+            kind,
+            {
+                label: set(re.findall("`(.+?)`", listed))
+                or values.get(label + of)
+                or values.get(label)
+                for label in re.findall("`(.+?)`", names)
+            },
+        )
+    return found
+
+
+def test_the_metrics_that_exist_are_those_in_the_document(service):
+    exposition = service.get("/metrics").body.decode()
+
+    types = dict(re.findall("^# TYPE (.+) (.+)$", exposition, re.MULTILINE))
+    documented = {name: kind for name, (kind, _) in documented_metrics().items()}
+    assert documented.pop("filmosphere_redis_up") == "gauge"
+    assert documented.pop("filmosphere_replica_current") == "gauge"
+    assert types == documented
+
+
+def test_each_label_of_a_metric_and_each_of_its_values_is_in_the_document(service):
+    documented = documented_metrics()
+    for family in text_string_to_metric_families(service.get("/metrics").body.decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        _, labels = documented[name]
+        is_ours = name.startswith("filmosphere_")
+        for sample in family.samples:
+            given = {label: value for label, value in sample.labels.items() if label != "le"}
+            assert given.keys() == labels.keys(), sample
+            for label, value in given.items():
+                assert not is_ours or label in OPEN_LABELS or value in labels[label], sample
 
 
 # --- generation_report.md ---------------------------------------------------------------------
@@ -234,4 +257,38 @@ def test_the_report_names_each_endpoint_and_its_view():
 
 def resolve_view(path: str) -> str:
     view = resolve(path.replace("{imdb_id}", "tt1375666")).func
-    return view.view_class.__name__
+    # A view that is loaded on request has the name of its class.
+    return getattr(view, "view_class", view).__name__
+
+
+# The table of log lines
+
+_LOG_ROW = re.compile(r"^\| `(.+)` \| `(\S+)` \| ([A-Z, ]+) \|([^|]*)\| (.+) \|$", re.MULTILINE)
+
+
+def log_rows() -> list:
+    text = (PROJECT / "docs/operations/logs.md").read_text()
+    return [
+        (
+            LogEvent(
+                logger,
+                message,
+                frozenset(levels.split(", ")),
+                frozenset(re.findall(r"`([^`]+)`", fields)),
+            ),
+            meaning,
+        )
+        for message, logger, levels, fields, meaning in _LOG_ROW.findall(text)
+    ]
+
+
+def test_the_table_of_log_lines_has_each_line_that_the_code_can_write_and_no_other():
+    rows = [event for event, _ in log_rows()]
+
+    assert len(set(rows)) == len(rows)
+    assert set(rows) - log_events(BACKEND) == set(), "not in the code"
+    assert log_events(BACKEND) - set(rows) == set(), "not in docs/operations/logs.md"
+
+
+def test_each_line_in_the_table_has_a_meaning():
+    assert [event.message for event, meaning in log_rows() if len(meaning.split()) < 3] == []

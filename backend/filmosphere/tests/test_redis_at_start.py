@@ -2,13 +2,17 @@
 
 import json
 import pty
+import shutil
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from core.tests.redis_doubles import odd_redis
-from filmosphere.tests.house import BACKEND, bare_environment, free_port
+from tools.harness.databases import eventually
+from tools.harness.server import BACKEND, bare_environment, free_port, run_python
 
 WAYS = {
     "serve": ["-m", "filmosphere.serve"],
@@ -20,19 +24,11 @@ WAYS = {
 
 
 def start(arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=BACKEND,
-        env=bare_environment(LOG_FORMAT="json", **environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_python(*arguments, LOG_FORMAT="json", **environment)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_server_starts_without_the_redis_that_it_was_told_of(way):
+def test_no_server_starts_without_the_configured_redis(way):
     secret = "canary-of-the-url"
     url = f"redis://user:{secret}@127.0.0.1:{free_port()}/0"
 
@@ -56,21 +52,42 @@ def test_a_redis_that_wants_another_password_is_not_reached():
     assert "canary-password" not in ended.stderr
 
 
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="Redis is not installed here")
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [(["--cluster-enabled", "yes"], "cluster"), (["--sentinel"], "sentinel")],
+)
+def test_a_node_of_a_cluster_and_a_sentinel_are_refused(tmp_path, arguments, mode):
+    # A node of a cluster listens on a second port, 10,000 higher.
+    port = next(port for port in iter(free_port, None) if port < 50_000)
+    (tmp_path / "redis.conf").write_text("")
+    process = subprocess.Popen(
+        ["redis-server", tmp_path / "redis.conf", "--port", str(port), *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: is_listening(port))
+
+        ended = start(WAYS["wsgi"], REDIS_URL=f"redis://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait()
+
+    line = json.loads(ended.stderr)
+    assert (ended.returncode, line["outcome"], line["mode"]) == (3, "redis_unsupported", mode)
+
+
+def is_listening(port):
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+
+
 def test_other_commands_need_no_redis(tmp_path):
     ended = start(
         ["manage.py", "migrate", "--verbosity", "0"],
         REDIS_URL=f"redis://127.0.0.1:{free_port()}",
         DATABASE_URL=f"sqlite:///{tmp_path / 'films.sqlite3'}",
-    )
-
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_a_worker_that_is_replaced_while_redis_is_away_starts_all_the_same():
-    ended = start(
-        WAYS["wsgi"],
-        REDIS_URL=f"redis://127.0.0.1:{free_port()}",
-        FILMOSPHERE_REDIS_WAS_THERE="yes",
     )
 
     assert ended.returncode == 0, ended.stderr
@@ -83,6 +100,11 @@ def test_a_worker_that_is_replaced_while_redis_is_away_starts_all_the_same():
         ("REDIS_URL", "redis://"),
         ("REDIS_URL", "redis://host:x"),
         ("REDIS_URL", "redis://host/zero"),
+        ("REDIS_URL", "redis+sentinel://host:26379"),
+        ("REDIS_URL", "redis+sentinel://host:x/films"),
+        ("REDIS_URL", "redis+sentinel://host,/films"),
+        ("REDIS_URL", "redis+sentinel://host/films/zero"),
+        ("REDIS_URL", "redis+cluster://host"),
         ("REDIS_DB", "x"),
         ("BUCKET_SIZE", "7"),
         ("BUCKET_SIZE", "40"),

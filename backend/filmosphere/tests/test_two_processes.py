@@ -17,7 +17,7 @@ import redis
 from django.db import connection
 
 from core.tests.redis_doubles import REDIS_URL, needs_redis
-from filmosphere.tests.databases import (
+from tools.harness.databases import (
     activity,
     eventually,
     execute,
@@ -26,7 +26,7 @@ from filmosphere.tests.databases import (
     gateway,
     locked,
 )
-from filmosphere.tests.house import (
+from tools.harness.server import (
     BACKEND,
     database,
     free_port,
@@ -46,7 +46,7 @@ needs_postgres = pytest.mark.skipif(
 )
 
 
-class House:
+class Servers:
     """Servers on one database, all with the same options, whose sources are one sandbox."""
 
     def __init__(self, url, options, servers):
@@ -65,22 +65,21 @@ class House:
 
 
 @contextmanager
-def house(folder, sandbox, *, count=2, **settings):
+def service(folder, sandbox, *, count=2, **settings):
     with database(folder) as url:
         options = on_sandbox(sandbox.url, DATABASE_URL=url, HOT_SECONDS="0", **settings)
         with server(folder, **options) as one:
             if count == 1:
-                yield House(url, options, [one])
+                yield Servers(url, options, [one])
                 return
             with server(folder, **options) as other:
-                yield House(url, options, [one, other])
+                yield Servers(url, options, [one, other])
 
 
 @pytest.fixture(scope="module")
-def _pair(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+def _pair(tmp_path_factory, _sandbox_process):
     with (
-        django_db_blocker.unblock(),
-        house(
+        service(
             tmp_path_factory.mktemp("two"),
             _sandbox_process,
             HTTP_TIMEOUT="1",
@@ -153,7 +152,10 @@ def test_many_different_cold_films_keep_to_the_budget_of_each_source(pair, sandb
     assert statuses(answers) == {200}
     assert sandbox.max_in_flight("imdbapi") <= 2 * 3
     assert sandbox.max_in_flight("kinocheck") <= 2 * 8
-    assert len(sandbox.paths("imdbapi")) == 7 * len(FILMS)
+    metadata = {f"/titles/{film}" for film in FILMS} | {"/titles:batchGet"}
+    paths = sandbox.paths("imdbapi")
+    assert len([path for path in paths if path in metadata]) <= len(FILMS)
+    assert len([path for path in paths if path not in metadata]) == 6 * len(FILMS)
 
 
 def test_identical_searches_cause_one_call_in_each_process(pair, sandbox):
@@ -165,7 +167,7 @@ def test_identical_searches_cause_one_call_in_each_process(pair, sandbox):
     assert len(sandbox.paths("imdbapi")) == 2
 
 
-def test_warm_films_do_not_notice_mute_sources(pair, sandbox):
+def test_warm_films_are_as_fast_while_sources_are_silent(pair, sandbox):
     get(pair.urls[0] + FILM)
     get(pair.urls[1] + FILM)
     healthy = _median_ms(pair.urls[0] + FILM)
@@ -174,11 +176,11 @@ def test_warm_films_do_not_notice_mute_sources(pair, sandbox):
         cold = [pool.submit(get, pair.urls[0] + f"/api/films/tt00000{n}") for n in range(10, 30)]
         eventually(lambda: sandbox.fired()[0] > 0)
 
-        mute = _median_ms(pair.urls[0] + FILM)
+        silent = _median_ms(pair.urls[0] + FILM)
 
         assert {future.result().status for future in cold} <= {503}
     # Far from a reader's patience; what a processor of its own would show is measured elsewhere.
-    assert mute < max(5 * healthy, 50)
+    assert silent < max(5 * healthy, 50)
 
 
 def _median_ms(url, count=40):
@@ -190,16 +192,17 @@ def _median_ms(url, count=40):
     return statistics.median(times)
 
 
-def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
-    tmp_path, django_db_blocker, sandbox
-):
+def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(tmp_path, sandbox):
     limits = {"COLD_CONCURRENCY": "2", "BLOCKING_THREADS": "8", "FETCH_DEADLINE": "4"}
-    with django_db_blocker.unblock(), house(tmp_path, sandbox, count=1, **limits) as single:
+    with service(tmp_path, sandbox, count=1, **limits) as single:
         get(single.urls[0] + FILM)
         sandbox.fault("hang")
         with ThreadPoolExecutor(2) as pool:
-            slow = [pool.submit(get, f"{single.urls[0]}/api/films/tt00000{n}") for n in (10, 11)]
-            eventually(lambda: sandbox.fired()[0] >= 2)
+            slow = []
+            for calls, film in ((1, "tt0000010"), (2, "tt0000011")):
+                slow.append(pool.submit(get, f"{single.urls[0]}/api/films/{film}"))
+                # Two that come at the same moment get their metadata from one call.
+                eventually(lambda calls=calls: sandbox.fired()[0] >= calls)
 
             times = []
             for number in range(20):
@@ -213,11 +216,11 @@ def test_over_the_limit_of_cold_films_callers_are_sent_away_quickly(
 
 
 @needs_redis
-def test_two_servers_that_share_a_redis_count_misses_together(tmp_path, django_db_blocker, sandbox):
+def test_two_servers_that_share_a_redis_count_misses_together(tmp_path, sandbox):
     limits = {"FILM_MISS_THROTTLE_RATE": "3/min", "REDIS_URL": REDIS_URL}
     client = redis.Redis.from_url(REDIS_URL)
     client.delete(*client.keys("*throttle_miss_*"), "none")
-    with django_db_blocker.unblock(), house(tmp_path, sandbox, **limits) as pair:
+    with service(tmp_path, sandbox, **limits) as pair:
         paths = [f"/api/films/tt66600{n:02}" for n in range(6)]
         answers = [get(pair.urls[n % 2] + path).status for n, path in enumerate(paths)]
 
@@ -247,8 +250,7 @@ def test_a_target_that_is_no_path_of_ours_is_answered_in_the_one_shape(pair, met
     status = start.split()[1].decode()
     assert status in {"400", "404"}
     assert b"content-type: application/json" in start.lower()
-    # It comes in chunks.
-    assert re.search(rf'{{"error_code": ?"{status}", ?"message": ?"[^"]+"}}', body.decode())
+    assert json.loads(body)["error_code"] == status
 
 
 def raw(url, request_line):
@@ -259,39 +261,39 @@ def raw(url, request_line):
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_made_up_ids_cost_no_more_fan_outs_than_the_rate_allows(
-    tmp_path, django_db_blocker, sandbox
-):
-    with (
-        django_db_blocker.unblock(),
-        house(tmp_path, sandbox, count=1, FILM_MISS_THROTTLE_RATE="20/min") as single,
-    ):
+def test_made_up_ids_cost_no_more_fan_outs_than_the_rate_allows(tmp_path, sandbox):
+    with service(tmp_path, sandbox, count=1, FILM_MISS_THROTTLE_RATE="20/min") as single:
         answers = [get(f"{single.urls[0]}/api/films/tt55500{n:02}") for n in range(80)]
         asked = [path for path in sandbox.paths("imdbapi") if path.count("/") == 2]
 
         assert [answer.status for answer in answers] == [404] * 20 + [429] * 60
         assert len(asked) == 20
         assert {int(a.headers["Retry-After"]) <= 60 for a in answers[20:]} == {True}
-        # What is remembered is told to anybody.
+        # What is stored is the answer to every caller.
         assert get(f"{single.urls[0]}/api/films/tt5550000").status == 404
+
+
+# A source that asks for patience
+
+
+def test_after_the_retry_after_of_a_source_the_same_request_calls_it_again(tmp_path, sandbox):
+    with service(tmp_path, sandbox, count=1, FETCH_DEADLINE="12") as single:
+        sandbox.fault("status", source="imdbapi", status=503, headers={"Retry-After": "1"}, times=1)
+
+        answer = get(single.urls[0] + FILM)
+
+    assert (answer.status, answer.json["warnings"]) == (200, [])
+    assert sandbox.fired() == [1]
 
 
 # Processes that die
 
 
 @pytest.fixture
-def mortals(tmp_path, django_db_blocker, sandbox):
+def killable(tmp_path, sandbox):
     """Two servers of which one may be killed."""
-    with (
-        django_db_blocker.unblock(),
-        house(tmp_path, sandbox, HTTP_TIMEOUT="8", FETCH_DEADLINE="12") as pair,
-    ):
+    with service(tmp_path, sandbox, HTTP_TIMEOUT="8", FETCH_DEADLINE="12") as pair:
         yield pair
-
-
-def worker_of(running):
-    """The process that answers for a server."""
-    return int(re.findall(r"Spawning worker-1 with PID: (\d+)", running.output)[-1])
 
 
 def try_to_get(url):
@@ -302,17 +304,17 @@ def try_to_get(url):
 
 
 def test_when_the_process_that_fetches_is_killed_another_takes_over_within_the_lease(
-    mortals, sandbox
+    killable, sandbox
 ):
-    sandbox.fault("delay", seconds=6, source="imdbapi", times=3)
-    victim, survivor = mortals.servers
+    sandbox.fault("delay", seconds=6, source="imdbapi", times=1)
+    victim, survivor = killable.servers
     with ThreadPoolExecutor(10) as pool:
         lost = pool.submit(try_to_get, victim.url + FILM)
         eventually(lambda: sandbox.fired()[0] > 0)
         waiting = [pool.submit(get, survivor.url + FILM) for _ in range(9)]
         time.sleep(0.3)
         killed = time.monotonic()
-        os.kill(worker_of(victim), signal.SIGKILL)
+        os.kill(victim.worker, signal.SIGKILL)
 
         answers = [future.result() for future in waiting]
         taken = time.monotonic() - killed
@@ -323,25 +325,25 @@ def test_when_the_process_that_fetches_is_killed_another_takes_over_within_the_l
     assert sandbox.paths("imdbapi").count("/titles/tt1375666") <= 2
 
 
-def test_a_paused_process_is_followed_and_what_it_writes_late_is_dropped(mortals, sandbox):
+def test_a_paused_process_is_followed_and_what_it_writes_late_is_dropped(killable, sandbox):
     sandbox.fault("delay", seconds=1.5, source="imdbapi", times=3)
-    paused, survivor = mortals.servers
+    paused, survivor = killable.servers
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(get, paused.url + FILM)
         eventually(lambda: sandbox.fired()[0] > 0)
-        os.kill(worker_of(paused), signal.SIGSTOP)
+        os.kill(paused.worker, signal.SIGSTOP)
         try:
             assert get(survivor.url + FILM).status == 200
-            stored = execute(mortals.url, "SELECT cached_at, full_json FROM films_film")
+            stored = execute(killable.url, "SELECT cached_at, full_json FROM films_film")
         finally:
-            os.kill(worker_of(paused), signal.SIGCONT)
+            os.kill(paused.worker, signal.SIGCONT)
         assert late.result().status == 200
 
-    assert execute(mortals.url, "SELECT cached_at, full_json FROM films_film") == stored
+    assert execute(killable.url, "SELECT cached_at, full_json FROM films_film") == stored
     assert '"outcome": "lease_lost"' in paused.output
 
 
-def test_a_kill_at_any_moment_leaves_no_bad_row(tmp_path, django_db_blocker, sandbox):
+def test_a_kill_at_any_moment_leaves_no_bad_row(tmp_path, sandbox):
     stop, broken = threading.Event(), []
 
     def read(url):
@@ -351,21 +353,20 @@ def test_a_kill_at_any_moment_leaves_no_bad_row(tmp_path, django_db_blocker, san
                 broken.append(answer)
 
     with (
-        django_db_blocker.unblock(),
-        house(tmp_path, sandbox, count=1) as home,
+        service(tmp_path, sandbox, count=1) as single,
         ThreadPoolExecutor(10) as pool,
     ):
-        get(home.urls[0] + FILM)
-        reader = pool.submit(read, home.urls[0])
+        get(single.urls[0] + FILM)
+        reader = pool.submit(read, single.urls[0])
         try:
             for number in range(2):
-                with server(tmp_path, **home.options) as victim:
+                with server(tmp_path, **single.options) as victim:
                     films = FILMS[number * 8 : number * 8 + 8]
                     asked = [
                         pool.submit(try_to_get, f"{victim.url}/api/films/{film}") for film in films
                     ]
                     time.sleep(0.06 + 0.08 * number)
-                    for pid in (victim.process.pid, worker_of(victim)):
+                    for pid in (victim.process.pid, victim.worker):
                         os.kill(pid, signal.SIGKILL)
                     for future in asked:
                         future.result()
@@ -373,9 +374,9 @@ def test_a_kill_at_any_moment_leaves_no_bad_row(tmp_path, django_db_blocker, san
             stop.set()
         reader.result()
         assert broken == []
-        assert_all_rows_are_whole(home.url)
+        assert_all_rows_are_whole(single.url)
         # No lock outlives its lease either.
-        answers = home.ask([f"/api/films/{film}" for film in FILMS[:16]], patiently=True)
+        answers = single.ask([f"/api/films/{film}" for film in FILMS[:16]], patiently=True)
         assert statuses(answers) == {200}
 
 
@@ -383,7 +384,7 @@ def assert_all_rows_are_whole(url):
     rows = execute(
         url,
         "SELECT f.imdb_id, full_json, f.cached_at IS NULL, b.imdb_id, b.rendered_for = f.updated_at"
-        " FROM films_film f LEFT JOIN films_filmbody b ON b.imdb_id = f.imdb_id",
+        " FROM films_film f LEFT JOIN films_filmrendering b ON b.imdb_id = f.imdb_id",
     )
     assert rows
     for imdb_id, payload, is_undated, body_of, is_rendered in rows:
@@ -395,31 +396,24 @@ def assert_all_rows_are_whole(url):
         assert (body_of, bool(is_rendered)) == (imdb_id, True)
 
 
-def test_a_server_that_is_told_to_end_while_sources_hang_ends(tmp_path, django_db_blocker, sandbox):
-    with (
-        django_db_blocker.unblock(),
-        house(tmp_path, sandbox, count=1, FETCH_DEADLINE="2", HTTP_TIMEOUT="2") as single,
-    ):
+def test_a_server_stops_on_sigterm_while_sources_are_silent(tmp_path, sandbox):
+    with service(tmp_path, sandbox, count=1, FETCH_DEADLINE="2", HTTP_TIMEOUT="2") as single:
         sandbox.fault("hang")
         with ThreadPoolExecutor(3) as pool:
             asked = [pool.submit(try_to_get, f"{single.urls[0]}/api/films/{f}") for f in FILMS[:3]]
-            eventually(lambda: sandbox.fired()[0] >= 3)
-            told = time.monotonic()
+            # Their metadata may be combined in one call.
+            eventually(lambda: sandbox.fired()[0] >= 1)
+            asked_at = time.monotonic()
             single.servers[0].process.send_signal(signal.SIGTERM)
 
             assert single.servers[0].process.wait(timeout=10) == 0
-            assert time.monotonic() - told < 6
+            assert time.monotonic() - asked_at < 6
             for future in asked:
                 future.result()
 
 
-def test_a_server_that_is_told_to_end_is_not_ready_first_and_answers_meanwhile(
-    tmp_path, django_db_blocker, sandbox
-):
-    with (
-        django_db_blocker.unblock(),
-        house(tmp_path, sandbox, count=1, DRAIN_SECONDS="1.5") as single,
-    ):
+def test_after_sigterm_a_server_is_not_ready_and_answers_while_it_drains(tmp_path, sandbox):
+    with service(tmp_path, sandbox, count=1, DRAIN_SECONDS="1.5") as single:
         running = single.servers[0]
         assert running.get("/readyz").status == 200
 
@@ -435,10 +429,8 @@ def test_a_server_that_is_told_to_end_is_not_ready_first_and_answers_meanwhile(
 # The database
 
 
-def test_a_server_without_database_starts_answers_and_recovers_by_itself(
-    tmp_path, django_db_blocker, sandbox
-):
-    with django_db_blocker.unblock(), database(tmp_path) as url, ExitStack() as afterwards:
+def test_a_server_without_database_starts_answers_and_recovers_by_itself(tmp_path, sandbox):
+    with database(tmp_path) as url, ExitStack() as afterwards:
         manage("migrate", "films", "zero", "--verbosity", "0", DATABASE_URL=url)
         way = _Later(url, tmp_path)
         with server(tmp_path, **on_sandbox(sandbox.url, DATABASE_URL=way.url)) as running:
@@ -448,8 +440,8 @@ def test_a_server_without_database_starts_answers_and_recovers_by_itself(
                 assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
             for _ in range(20):
                 running.get(FILM)
-            told = [line for line in running.output.splitlines() if "db_unavailable" in line]
-            assert 1 <= len(told) <= 4
+            logged = [line for line in running.output.splitlines() if "db_unavailable" in line]
+            assert 1 <= len(logged) <= 4
 
             # It is there, and lacks tables.
             way.open_up(afterwards)
@@ -490,15 +482,16 @@ class _Later:
 
 
 @pytest.fixture(scope="module")
-def _remote(tmp_path_factory, django_db_setup, django_db_blocker, _sandbox_process):
+def _remote(tmp_path_factory, _sandbox_process):
     """A server whose way to its database can be spoiled."""
     folder = tmp_path_factory.mktemp("remote")
-    with django_db_blocker.unblock(), database(folder) as url, gateway(url) as way:
+    with database(folder) as url, gateway(url) as way:
         options = on_sandbox(
             _sandbox_process.url,
             DATABASE_URL=way.url,
             HOT_SECONDS="0",
             BLOCKING_THREADS="6",
+            DB_CONNECTIONS="2",
             FETCH_DEADLINE="2",
             HTTP_TIMEOUT="2",
         )
@@ -522,8 +515,8 @@ def remote(_remote, sandbox):
 
 @needs_postgres
 class TestPostgreSQL:
-    @pytest.mark.parametrize("mode", ["mute", "closed", "full"])
-    def test_a_database_that_cannot_be_reached_is_503_in_time_and_asks_nobody(
+    @pytest.mark.parametrize("mode", ["silent", "closed", "full"])
+    def test_without_a_database_the_response_is_503_in_time_and_no_source_is_called(
         self, remote, sandbox, mode
     ):
         running, way, _ = remote
@@ -590,7 +583,7 @@ class TestPostgreSQL:
                     lambda: execute(
                         url,
                         "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                        " AND datname = current_database() AND query LIKE 'INSERT%'",
+                        " AND datname = current_database() AND query LIKE '%INSERT%'",
                     )
                 )
                 assert execute(url, f"SELECT pg_terminate_backend({waiting[0][0]})") == [(True,)]
@@ -639,22 +632,23 @@ class TestPostgreSQL:
         shown = manage("shell", "-v0", "-c", _SHOW_TIMEOUT, DATABASE_URL=url)
         assert shown.stdout.split() == ["0"]
 
-    def test_no_connection_is_held_while_sources_are_asked(self, remote, sandbox):
+    def test_no_connection_is_held_while_sources_are_called(self, remote, sandbox):
         running, _, url = remote
         sandbox.fault("hang")
         with ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(running.get, f"/api/films/{film}") for film in FILMS[:4]]
             eventually(lambda: sandbox.fired()[0] > 0)
-            seen = []
+            states = set()
             for _ in range(20):
                 time.sleep(0.05)
-                seen.append([state for state, _ in activity(url)])
+                # The process has two connections for four requests that wait, and this one.
+                assert running.get(FILM).status == 200
+                states |= {state for state, _ in activity(url)}
             for future in asked:
                 future.result()
-        assert "idle in transaction" not in {state for states in seen for state in states}
-        assert statistics.median(len(states) for states in seen) <= 1
+        assert "idle in transaction" not in states
 
-    def test_threads_that_ask_sources_have_no_connections(self, remote):
+    def test_threads_that_call_sources_have_no_connections(self, remote):
         running, _, url = remote
         with ThreadPoolExecutor(6) as pool:
             answers = list(
@@ -662,8 +656,7 @@ class TestPostgreSQL:
             )
 
         assert set(answers) <= {200, 503}
-        # One for each of the threads that answer requests, at most.
-        assert len(activity(url)) <= 6
+        assert len(activity(url)) <= 2
 
 
 _SHOW_TIMEOUT = """

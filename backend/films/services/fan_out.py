@@ -1,54 +1,54 @@
-"""All sections of a film at once, under one deadline and within the budget of each source."""
+"""The calls for sections of a film: which method of which source, in which order."""
 
-import logging
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+import hashlib
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError
+from django.core.cache import cache
 
-from core.budgets import UpstreamBudgets
-from core.deadline import time_left
-from core.errors import DeadlineExceeded, UpstreamError, UpstreamNotFound
-from core.services.bulkhead import Bulkhead
+from core.cache_outcome import note_outcome
+from core.db import release_connection
+from core.deadline import Deadline, deadline_of
+from core.errors import InvalidInput, RegionNotCovered, UpstreamNotFound
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
-from core.services.turnstile import Ticket, Turnstile
+from core.services.single_flight import SingleFlight
+from core.services.slots import occupied
+from core.services.source import Combined, Priority, Source, outcome_of
 from core.services.watchmode_service import WatchmodeService
-from films.services.sections import METADATA, SECTIONS, STREAMING, TRAILER, Outcome
+from films.payload import METADATA, SECTIONS, SOURCE_OF, STREAMING, TRAILER, SectionAnswer
 
-logger = logging.getLogger(__name__)
-
-# How often to say that we are alive, and to tell other processes what we learned.
-HEARTBEAT_SECONDS = 0.5
-
-METADATA_FIRST = 0
-OTHER_SECTIONS = 1
-BACKGROUND = 2
-
-# The reason of a `DeadlineExceeded` whose call was never made: the pace of the source forbade it.
-IN_LINE = "in_line"
-
-_SOURCES = {section.name: section.source for section in SECTIONS}
+# The longest `nextPageToken` that is passed on, in characters.
+_LONGEST_TOKEN = 1_000
 
 
-class WatchmodeNumber:
-    """Watchmode's number for a film: what is known of it, and what a fetch found out."""
+@dataclass(frozen=True, slots=True)
+class WatchmodeId:
+    """Watchmode's id of a film: `value` is None if Watchmode does not know the film.
 
-    def __init__(self, *, is_known: bool, value: int | None) -> None:
-        self.is_known = is_known
-        self.value = value
-        self.is_new = False
-        self.is_gone = False
+    `is_known` says that it need not be looked up.
+    """
+
+    value: int | None = None
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The futures of the sections, and of Watchmode's id, set if what is known of it changed."""
+
+    sections: dict[str, "Future[Any]"]
+    watchmode_id: "Future[WatchmodeId]"
 
 
 class FanOut:
-    """Fetches sections of a film in parallel.
+    """Queues the calls for sections of a film with their sources.
 
-    Work for a source runs in its bulkhead's threads, this thread does all that needs the database:
-    it asks `budgets` and calls `release_connection` before each wait.
+    `region` is the one whose offers are in the payload; those of all regions go beside it.
     """
 
     def __init__(
@@ -57,20 +57,15 @@ class FanOut:
         imdb: IMDbService,
         kinocheck: KinoCheckService,
         watchmode: WatchmodeService,
-        bulkheads: Mapping[str, Bulkhead],
-        budgets: UpstreamBudgets,
-        release_connection: Callable[[], None],
-        sleep: Callable[[float], None] = time.sleep,
+        sources: Collection[Source],
+        region: str,
     ) -> None:
+        self._sources = {source.name: source for source in sources}
+        self._kinocheck = kinocheck
         self._watchmode = watchmode
-        self._bulkheads = bulkheads
-        self._budgets = budgets
-        self._release_connection = release_connection
-        self._sleep = sleep
-        self._lines = {source: Turnstile() for source in bulkheads}
-        # The longest chain, two calls, goes first, and what the film cannot do without.
-        self._fetches: dict[str, Callable[[str], Any]] = {
-            TRAILER.name: kinocheck.get_trailer,
+        self._region = region
+        self._combined_metadata = Combined(imdb.get_metadata_batch, most=5)
+        self._methods: dict[str, Callable[[str], Any]] = {
             METADATA.name: imdb.get_metadata,
             "credits": imdb.get_credits,
             "images": imdb.get_images,
@@ -78,165 +73,131 @@ class FanOut:
             "parents_guide": imdb.get_parents_guide,
             "certificates": imdb.get_certificates,
             "release_dates": imdb.get_release_dates,
+            TRAILER.name: self._trailer,
         }
 
-    def run(
+    def submit(
         self,
         imdb_id: str,
         sections: Collection[str],
         *,
-        number: WatchmodeNumber,
-        known_film: bool,
-        needs_metadata: bool = False,
-        in_background: bool = False,
-        heartbeat: Callable[[], object] = lambda: None,
-    ) -> dict[str, Outcome]:
-        """Return the answer or the `UpstreamError` of each of `sections`, by its name.
-
-        Where the film `needs_metadata`, nobody waits long for the rest once that has failed.
-
-        Ends with the current deadline: what is not there by then is `DeadlineExceeded`.
-        `heartbeat` is called about twice a second, in this thread.
-        """
-        fetches: dict[str, Callable[[str], Any]] = {
-            STREAMING.name: partial(self._streaming, number),
-            **self._fetches,
+        watchmode_id: WatchmodeId,
+        priority: Priority,
+        leave_reserve: bool,
+    ) -> Calls:
+        """Queue a call for each of `sections` and return the futures."""
+        found: Future[WatchmodeId] = Future()
+        methods: dict[str, Callable[[str], Any]] = {
+            STREAMING.name: partial(self._streaming, watchmode_id, found),
+            **self._methods,
         }
-        wanted = [name for name in fetches if name in sections]
-        refused = self._budgets.sync({_SOURCES[name] for name in wanted}, known_film=known_film)
-        outcomes: dict[str, Outcome] = {
-            name: refused[_SOURCES[name]] for name in wanted if _SOURCES[name] in refused
-        }
-        futures: dict[str, Future[Any]] = {}
-        in_line: list[str] = []
-        for name in wanted:
-            if name in outcomes:
-                continue
-            if self._budgets.is_paced(_SOURCES[name]):
-                in_line.append(name)
-            else:
-                futures[name] = self._submit(
-                    name, partial(fetches[name], imdb_id), in_background=in_background
-                )
-        for name in self._paced(in_line, heartbeat, in_background=in_background):
-            futures[name] = self._submit(
-                name, partial(fetches[name], imdb_id), in_background=in_background
-            )
-        decisive = futures.get(METADATA.name) if needs_metadata else None
-        self._await(futures, heartbeat, decisive)
-        for name in wanted:
-            if name not in outcomes:
-                outcomes[name] = self._outcome(futures.get(name), _SOURCES[name])
-        self._report()
-        return outcomes
-
-    def _submit(self, name: str, work: Callable[[], Any], *, in_background: bool) -> Future[Any]:
-        return self._bulkheads[_SOURCES[name]].submit(
-            work, priority=_priority(name, in_background=in_background)
+        # The longest chain, two calls, goes first.
+        wanted = sorted(
+            (section for section in SECTIONS if section.name in sections),
+            key=lambda section: (section is not STREAMING, section.turn),
         )
+        futures: dict[str, Future[Any]] = {
+            section.name: self._sources[section.source].submit(
+                partial(methods[section.name], imdb_id),
+                priority=priority,
+                turn=section.turn,
+                leave_reserve=leave_reserve,
+                item=imdb_id,
+                combined=self._combined_metadata if section is METADATA else None,
+            )
+            for section in wanted
+        }
+        return Calls(futures, found)
 
-    def _paced(
-        self, names: list[str], heartbeat: Callable[[], object], *, in_background: bool
-    ) -> Iterator[str]:
-        """Give each name as soon as the pace of its source allows the call."""
-        line = list(names)
-        while line and time_left(1) > 0:
-            source = _SOURCES[line[0]]
-            if self._budgets.closed(source):
-                # Refused without a call, each with the right error.
-                yield from line
-                return
-            ticket = self._lines[source].ticket(_priority(line[0], in_background=in_background))
-            try:
-                granted = self._granted(source, ticket, len(line), heartbeat)
-            finally:
-                self._lines[source].give_up(ticket)
-            yield from line[:granted]
-            line = line[granted:]
+    def queue_seconds(self, section: str, future: "Future[Any]") -> float:
+        """Return how long the rate limit of its source keeps the call for a section waiting."""
+        return self._sources[SOURCE_OF[section]].queue_seconds(future)
 
-    def _granted(
-        self, source: str, ticket: Ticket, wanted: int, heartbeat: Callable[[], object]
-    ) -> int:
-        line = self._lines[source]
-        while time_left(1) > 0 and not self._budgets.closed(source):
-            self._release_connection()
-            if line.enter(ticket, time_left(HEARTBEAT_SECONDS)):
-                try:
-                    granted, seconds = self._budgets.take(source, wanted)
-                    if granted:
-                        return granted
-                    self._release_connection()
-                    self._sleep(time_left(min(seconds, HEARTBEAT_SECONDS)))
-                finally:
-                    line.leave()
-            self._report(heartbeat)
-        return 0
-
-    def _await(
-        self,
-        futures: Mapping[str, Future[Any]],
-        heartbeat: Callable[[], object],
-        decisive: Future[Any] | None,
-    ) -> None:
-        pending = set(futures.values())
-        self._release_connection()
-        beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        while pending and time_left(1) > 0:
-            if _has_failed(decisive):
-                # A mute source holds nobody up; calls that take no longer than usual are counted.
-                wait(pending, time_left(HEARTBEAT_SECONDS))
-                return
-            # What fails can be news that others must hear of at once. That a source is back can
-            # wait for the next beat.
-            _, pending = wait(pending, time_left(HEARTBEAT_SECONDS), FIRST_EXCEPTION)
-            if self._budgets.has_news or time.monotonic() >= beat_at:
-                self._report(heartbeat)
-                self._release_connection()
-                beat_at = time.monotonic() + HEARTBEAT_SECONDS
-
-    def _outcome(self, future: Future[Any] | None, source: str) -> Outcome:
-        if future is None:
-            return DeadlineExceeded(source, IN_LINE)
-        if not future.done():
-            future.cancel()
-            return DeadlineExceeded(source, "deadline")
+    def _streaming(
+        self, known: WatchmodeId, found: "Future[WatchmodeId]", imdb_id: str
+    ) -> SectionAnswer:
+        value = known.value
+        if not known.is_known:
+            value = self._watchmode.lookup_title_id(imdb_id)
+            # Kept even if the next call fails: it cost a credit.
+            found.set_result(WatchmodeId(value, is_known=True))
+        if value is None:
+            return self._offers([])
         try:
-            return future.result()
-        except UpstreamError as exc:
-            self._budgets.complete(exc)
-            return exc
-
-    def _report(self, heartbeat: Callable[[], object] = lambda: None) -> None:
-        """Tell the other processes what we learned and that we are alive.
-
-        A database that fails now is no reason to drop the answers that are on their way.
-        """
-        try:
-            self._budgets.sync(())
-            heartbeat()
-        except (DatabaseError, InterfaceError) as exc:
-            logger.warning("the database failed", extra={"outcome": type(exc).__name__})
-            self._release_connection()
-
-    def _streaming(self, number: WatchmodeNumber, imdb_id: str) -> list[dict[str, Any]]:
-        if not number.is_known:
-            number.value = self._watchmode.lookup_title_id(imdb_id)
-            number.is_new = True
-        if number.value is None:
-            return []
-        try:
-            return self._watchmode.get_streaming_sources(number.value)
+            return self._offers(self._watchmode.get_streaming_sources(value))
         except UpstreamNotFound:
-            # Watchmode does not know the number any more: the next fetch looks it up again.
-            number.is_gone = True
-            return []
+            if known.is_known:
+                # Watchmode dropped the id: the next fetch looks it up again.
+                found.set_result(WatchmodeId())
+            return self._offers([])
+
+    def _offers(self, rows: list[dict[str, Any]]) -> SectionAnswer:
+        not_covered = list(self._watchmode.not_covered)
+        in_region = [row for row in rows if row.get("region", self._region) == self._region]
+        error = None
+        if self._region in not_covered:
+            error = RegionNotCovered(STREAMING.source, "region_not_covered")
+        return SectionAnswer(in_region, {"offers": rows, "not_covered": not_covered}, error)
+
+    def _trailer(self, imdb_id: str) -> SectionAnswer:
+        videos = self._kinocheck.get_title_videos(imdb_id)
+        return SectionAnswer(videos.trailer, videos.alternatives)
 
 
-def _has_failed(future: Future[Any] | None) -> bool:
-    return future is not None and future.done() and future.exception() is not None
+class SectionPages:
+    """Fetches pages of sections from IMDb and keeps each for `keep_seconds` in the Django cache.
 
+    `miss_slots` bounds the requests of this process that wait for a source.
+    """
 
-def _priority(name: str, *, in_background: bool) -> int:
-    if in_background:
-        return BACKGROUND
-    return METADATA_FIRST if name == METADATA.name else OTHER_SECTIONS
+    def __init__(
+        self,
+        *,
+        imdb: IMDbService,
+        source: Source,
+        miss_slots: threading.Semaphore,
+        keep_seconds: float,
+        deadline_seconds: float,
+    ) -> None:
+        self._source = source
+        self._miss_slots = miss_slots
+        self._keep_seconds = keep_seconds
+        self._deadline_seconds = deadline_seconds
+        self._flights = SingleFlight(source.name, before_wait=release_connection)
+        self._methods: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
+            "credits": imdb.get_credits,
+            "images": imdb.get_images,
+            "videos": imdb.get_videos,
+            "release_dates": imdb.get_release_dates,
+        }
+
+    def page(self, imdb_id: str, section: str, token: str) -> dict[str, Any]:
+        """Return the page that a `nextPageToken` names, in the shape of the section.
+
+        Raises `InvalidInput` for a section without pages and a token that the source refuses,
+        `UpstreamError` if the source could not be called, `Overloaded` if too many requests wait.
+        """
+        if section not in self._methods:
+            raise InvalidInput(f"'page_token' is for {', '.join(self._methods)}.")
+        if not token or len(token) > _LONGEST_TOKEN:
+            raise InvalidInput("'page_token' is the nextPageToken of the page before.")
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        key = f"page_{imdb_id}_{section}_{digest}"
+        found = cache.get(key)
+        if isinstance(found, dict):
+            note_outcome("memory")
+            return found
+        with (
+            occupied(self._miss_slots, "Too many pages are being fetched right now."),
+            deadline_of(Deadline(self._deadline_seconds)),
+        ):
+            page = self._flights.run(key, partial(self._fetch, key, imdb_id, section, token))
+        note_outcome("miss")
+        return page
+
+    def _fetch(self, key: str, imdb_id: str, section: str, token: str) -> dict[str, Any]:
+        release_connection()
+        call = partial(self._methods[section], imdb_id, token)
+        page = outcome_of(self._source.submit(call), self._source.name)
+        cache.set(key, page, self._keep_seconds)
+        return page

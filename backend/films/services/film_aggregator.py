@@ -1,180 +1,373 @@
-"""The film that a reader asks for, now, and as good as it can be had."""
+"""The film that a reader requests: from storage or, on a miss, from all sources at once."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
+from core.db import DATABASE_FAULTS, release_connection
 from core.deadline import Deadline, deadline_of, time_left
 from core.errors import (
     DeadlineExceeded,
     Overloaded,
+    ServiceError,
     UpstreamBadAnswer,
     UpstreamError,
     UpstreamNotFound,
     error_for_code,
 )
-from core.services.single_flight import SingleFlight
+from core.services.slots import occupied
+from core.services.source import Priority
+from core.services.usage import Avoided, tally
 from core.utils.logging import film_id
 from films.models import FilmFetch
-from films.services.fetch_register import FetchRegister
-from films.services.film_answer import FilmAnswer, FilmCopy, Origin
-from films.services.film_cache import FilmCacheService, StoredFilm
-from films.services.film_fetcher import FilmFetcher
-from films.services.rendering import render
-from films.services.sections import METADATA, as_stale
-from films.services.upkeep import Upkeep
+from films.payload import CLOCK_SKEW, METADATA, SECTION_NAMES, SOURCE_OF, FilmPayload, repair_at
+from films.services.background import BackgroundRefresher
+from films.services.film_cache import FilmCacheService, Hit
+from films.services.leases import FetchLeases, Lease
+from films.services.refresh import Fetch, FilmRefresher
 
 logger = logging.getLogger(__name__)
 
-# How often to look whether another process is done with a film.
+# How often to check whether another process is done with a film.
 _POLL_SECONDS = 0.1
-# By how much the clocks of two machines may differ.
-_CLOCK_SKEW = timedelta(seconds=10)
+# How often a waiting reader checks whether it should wait longer.
+_TICK_SECONDS = 0.25
+_NO_SLOT = "Too many films are being fetched right now."
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The request that waits for a film: ambient, like its deadline and its correlation id.
+
+    `wait` is the number of seconds after which it takes what there is (`Prefer: wait`), None for
+    the default. `count_miss` is called before the film is fetched for it; the argument is whether
+    the title is vouched for, and it may raise `Overloaded`.
+    """
+
+    wait: float | None = None
+    count_miss: Callable[[bool], object] = bool
+
+
+_DEFAULT = Reader()
+_reader: ContextVar[Reader] = ContextVar("reader", default=_DEFAULT)
+
+
+@contextmanager
+def reading_as(reader: Reader) -> Iterator[None]:
+    """Let `reader` hold for the calls made inside."""
+    token = _reader.set(reader)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
+def current_reader() -> Reader:
+    """Return the reader of the current request."""
+    return _reader.get()
 
 
 class FilmAggregatorService:
-    """Gives the payload of a film: from the cache or, on a miss, from all sources at once.
+    """Gives the payload of a film, with one fetch per film at a time in all processes.
 
-    One fetch a film at a time, in all processes that share the database: whoever asks meanwhile
-    waits for it, `deadline_seconds` at most. `cold_slots` bounds the requests of this process that
-    fetch or wait.
+    A request waits for a fetch at most `deadline_seconds`, and in the queue of a rate-limited
+    source at most `queue_patience` seconds; the background completes what it did not wait for.
+    `miss_slots` bounds the requests of this process that wait. `note_read` is called with the id of
+    each stored film that is read.
     """
 
     def __init__(
         self,
         *,
         cache: FilmCacheService,
-        register: FetchRegister,
-        fetcher: FilmFetcher,
-        upkeep: Upkeep,
-        cold_slots: threading.Semaphore,
+        leases: FetchLeases,
+        refresher: FilmRefresher,
+        background: BackgroundRefresher,
+        miss_slots: threading.Semaphore,
         deadline_seconds: float,
+        queue_patience: float,
+        note_read: Callable[[str], None],
         now: Callable[[], datetime] = timezone.now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._cache = cache
-        self._register = register
-        self._fetcher = fetcher
-        self._upkeep = upkeep
-        self._cold_slots = cold_slots
+        self._leases = leases
+        self._refresher = refresher
+        self._background = background
+        self._miss_slots = miss_slots
         self._deadline_seconds = deadline_seconds
+        self._queue_patience = queue_patience
+        self._note_read = note_read
         self._now = now
         self._sleep = sleep
-        self._flights = SingleFlight(METADATA.source, before_wait=cache.release_connection)
 
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
-        """Return the twelve-key payload of the film, fetched and stored where it is not fresh.
+        """Return the twelve-key payload of the film, fetched and stored unless it is fresh.
 
-        Sections that could not be fetched are named in `warnings`. Raises `UpstreamNotFound` where
-        IMDb knows no such title, `Overloaded` where too many films are being fetched already, and
-        another `UpstreamError` where a source could not tell and nothing is stored.
+        The result is a `FilmPayload`. Sections that could not be fetched are named in `warnings`.
+        Raises `UpstreamNotFound` if IMDb has no such title, `Overloaded` if too many films are
+        being fetched or the caller is too fast, and another `UpstreamError` if a source could not
+        answer and nothing is stored.
         """
-        return self.answer(imdb_id).payload
-
-    def answer(
-        self,
-        imdb_id: str,
-        *,
-        gzipped: bool = False,
-        before_fetch: Callable[[], None] = lambda: None,
-    ) -> FilmAnswer:
-        """Do as `fetch_and_cache`, and return the payload as bytes, plain or `gzipped`.
-
-        On a miss, `before_fetch` may refuse by raising `Overloaded`.
-        """
-        hit = self.hit(imdb_id, gzipped=gzipped)
-        if hit:
-            return hit
-        copy = self._miss(imdb_id, before_fetch)
-        return copy.answer(gzipped=gzipped, now=self._now(), ttl=self._cache.ttl)
-
-    def hit(self, imdb_id: str, *, gzipped: bool = False) -> FilmAnswer | None:
-        """Return the answer for a film that is stored and fresh, else None; asks no source."""
         film_id.set(imdb_id)
-        hit = self._cache.hit(imdb_id, gzipped=gzipped)
-        if hit is None:
-            return None
-        self._upkeep.consider(imdb_id, age=hit.age, needs_repair=hit.needs_repair)
-        return hit.answer
-
-    def _miss(self, imdb_id: str, before_fetch: Callable[[], None]) -> FilmCopy:
         looked_at = self._now()
-        stored = self._cache.load(imdb_id)
-        if stored and stored.is_fresh and (copy := self._cache.fresh_copy(imdb_id)):
-            # Somebody stored it since we found nothing.
-            return copy
-        entry = self._register.entry(imdb_id)
-        self._raise_if_missing(entry, stored)
-        if stored is None:
-            self._raise_if_unusable(entry)
-        if stored and entry.retry_at and entry.retry_at > self._now():
-            return _stale(stored)
+        film = self._cache.get_cached(imdb_id)
+        if film is not None:
+            self._note_read(imdb_id)
+        if film is not None and film.is_fresh:
+            self._background.maybe_schedule(
+                imdb_id, cached_at=film.cached_at, repair_at=repair_at(film.retries())
+            )
+            return film
+        record = self._leases.record(imdb_id)
+        self._raise_if_known_to_fail(record, film)
+        if film is not None and record.retry_at and record.retry_at > looked_at:
+            return film.as_stale(record.retry_at)
         try:
-            before_fetch()
-            return self._fetch_once(imdb_id, stored, looked_at)
+            return self._fetch_once(imdb_id, film, record, looked_at)
         except UpstreamNotFound:
             raise
-        except (UpstreamError, Overloaded, DatabaseError, InterfaceError) as exc:
-            if stored is None:
+        except (UpstreamError, Overloaded, *DATABASE_FAULTS) as exc:
+            if film is None:
                 raise
-            logger.warning("an expired film is shown", extra={"outcome": type(exc).__name__})
-            return _stale(stored)
+            logger.warning("an expired film is served", extra={"outcome": type(exc).__name__})
+            return film.as_stale(None)
 
-    def _fetch_once(self, imdb_id: str, stored: StoredFilm | None, looked_at: datetime) -> FilmCopy:
-        """Fetch the film in this thread or wait for the one that does."""
-        if not self._cold_slots.acquire(blocking=False):
-            raise Overloaded("Too many films are being fetched right now.", retry_after=1)
+    def fetch_many(
+        self, imdb_ids: Sequence[str]
+    ) -> dict[str, Hit | FilmPayload | Exception | None]:
+        """Return several films by id, as far as they can be fetched in the time of one request.
+
+        Stored films, expired ones too, are returned as they are: fresh ones as bytes. The others
+        are fetched together, so that their metadata can be combined; None stands for a film whose
+        metadata is under way. An exception is the one that `fetch_and_cache` would raise for the
+        film.
+        """
+        hits = self._cache.read_bodies(imdb_ids)
+        for imdb_id, hit in hits.items():
+            self._note_read(imdb_id)
+            self._background.maybe_schedule(
+                imdb_id, cached_at=hit.cached_at, repair_at=repair_at(hit.retries())
+            )
+        films: dict[str, Hit | FilmPayload | Exception | None] = {**hits}
+        missing: dict[str, FilmFetch] = {}
+        for imdb_id in imdb_ids:
+            if imdb_id in hits:
+                continue
+            film = self._cache.get_cached(imdb_id)
+            if film is not None:
+                self._note_read(imdb_id)
+                # The background fetches an expired film as soon as it can.
+                due = repair_at(film.retries()) if film.is_fresh else 0.0
+                self._background.maybe_schedule(imdb_id, cached_at=film.cached_at, repair_at=due)
+                films[imdb_id] = film if film.is_fresh else film.as_stale(None)
+            else:
+                missing[imdb_id] = self._leases.record(imdb_id)
+        if not missing:
+            return films
         try:
-            with deadline_of(Deadline(self._deadline_seconds)):
-                return self._flights.run(imdb_id, partial(self._lead, imdb_id, stored, looked_at))
-        finally:
-            self._cold_slots.release()
+            with occupied(self._miss_slots, _NO_SLOT):
+                patience = _Patience(
+                    self._deadline_seconds, self._queue_patience, current_reader(), for_batch=True
+                )
+                with deadline_of(patience.deadline):
+                    return films | self._fetch_missing(missing, patience)
+        except Overloaded as exc:
+            return films | dict.fromkeys(missing, exc)
 
-    def _lead(self, imdb_id: str, stored: StoredFilm | None, looked_at: datetime) -> FilmCopy:
-        """Fetch for all who wait in this process, or wait for the process that does already."""
-        while (lease := self._register.acquire(imdb_id)) is None:
-            self._cache.release_connection()
+    def _fetch_missing(
+        self, missing: Mapping[str, FilmFetch], patience: "_Patience"
+    ) -> dict[str, FilmPayload | Exception | None]:
+        films: dict[str, FilmPayload | Exception | None] = {}
+        led: dict[str, Fetch] = {}
+        followed: dict[str, Fetch] = {}
+        try:
+            for imdb_id, record in missing.items():
+                film_id.set(imdb_id)
+                try:
+                    self._raise_if_known_to_fail(record, None)
+                    current_reader().count_miss(self._leases.is_vouched_for(record))
+                    fetch, leads = self._refresher.join(imdb_id)
+                    if not leads:
+                        followed[imdb_id] = fetch
+                    elif self._start_new(fetch):
+                        led[imdb_id] = fetch
+                    else:
+                        # Another process fetches it.
+                        films[imdb_id] = None
+                except (ServiceError, *DATABASE_FAULTS) as exc:
+                    films[imdb_id] = exc
+            for imdb_id, fetch in led.items():
+                film_id.set(imdb_id)
+                self._wait(fetch, patience, lambda it: it.is_complete)
+                films[imdb_id] = self._outcome_of_led(fetch)
+        finally:
+            for fetch in led.values():
+                self._background.take_over(fetch)
+        for imdb_id, fetch in followed.items():
+            film_id.set(imdb_id)
+            self._wait(fetch, patience, lambda it: it.is_over)
+            try:
+                films[imdb_id] = self._outcome_of_followed(fetch)
+            except (ServiceError, *DATABASE_FAULTS) as exc:
+                films[imdb_id] = exc
+        film_id.set("-")
+        return films
+
+    def _start_new(self, fetch: Fetch) -> bool:
+        """Start the fetch of a film that is not stored, unless another process fetches it."""
+        try:
+            lease = self._leases.acquire(fetch.imdb_id)
+            if lease is None:
+                self._refresher.fail(fetch, DeadlineExceeded(METADATA.source, "busy"))
+                return False
+            self._refresher.start(fetch, lease, None, SECTION_NAMES, priority=Priority.READER)
+        except BaseException as exc:
+            self._refresher.fail(fetch, exc)
+            raise
+        return True
+
+    def _outcome_of_led(self, fetch: Fetch) -> FilmPayload | Exception | None:
+        """Return the film as far as a fetch of a batch has come, None without metadata."""
+        try:
+            if fetch.is_complete:
+                return self._refresher.finish(fetch)
+            return self._refresher.store_interim(fetch) if fetch.has_metadata else None
+        except (ServiceError, *DATABASE_FAULTS) as exc:
+            return exc
+
+    def _outcome_of_followed(self, fetch: Fetch) -> FilmPayload | None:
+        """Return the film as far as another request's fetch has come, None without metadata."""
+        if fetch.error is not None:
+            raise fetch.error
+        if fetch.payload is not None or not fetch.has_metadata:
+            return fetch.payload
+        payload = self._refresher.snapshot(fetch)
+        payload.is_stored = False
+        return payload
+
+    def _raise_if_known_to_fail(self, record: FilmFetch, film: FilmPayload | None) -> None:
+        if self._leases.is_missing(record, is_stored=film is not None):
+            tally.avoided(Avoided.NEGATIVE_CACHE, [METADATA.source])
+            raise UpstreamNotFound(METADATA.source, "remembered")
+        # The circuit breaker does not cover metadata that cannot be used.
+        is_recent = record.retry_at is not None and record.retry_at > self._now()
+        if film is None and is_recent and record.failure == UpstreamBadAnswer.code:
+            raise UpstreamBadAnswer(METADATA.source, "remembered")
+
+    def _fetch_once(
+        self, imdb_id: str, film: FilmPayload | None, record: FilmFetch, looked_at: datetime
+    ) -> FilmPayload:
+        """Lead the fetch of the film in this process, or wait for the one that is under way."""
+        with occupied(self._miss_slots, _NO_SLOT):
+            reader = current_reader()
+            reader.count_miss(film is not None or self._leases.is_vouched_for(record))
+            patience = _Patience(self._deadline_seconds, self._queue_patience, reader)
+            with deadline_of(patience.deadline):
+                fetch, leads = self._refresher.join(imdb_id)
+                if leads:
+                    return self._lead(fetch, film, looked_at, patience)
+                tally.avoided(Avoided.SINGLE_FLIGHT, SOURCE_OF.values())
+                self._wait(fetch, patience, lambda it: it.is_over)
+                payload = self._outcome_of_followed(fetch)
+                if payload is None:
+                    raise DeadlineExceeded(METADATA.source, "deadline")
+                return payload
+
+    def _lead(
+        self, fetch: Fetch, film: FilmPayload | None, looked_at: datetime, patience: "_Patience"
+    ) -> FilmPayload:
+        try:
+            lease = self._wait_for_lease(fetch.imdb_id, looked_at)
+            if isinstance(lease, FilmPayload):
+                return self._refresher.end_with(fetch, lease)
+            ended_at = lease.record.ended_at
+            if ended_at and ended_at >= looked_at - CLOCK_SKEW:
+                # Another process may have stored the film since this request looked.
+                film = self._cache.get_cached(fetch.imdb_id)
+                if film is not None and film.is_fresh:
+                    self._leases.finish(lease)
+                    return self._refresher.end_with(fetch, film)
+            sections = self._refresher.sections_to_refresh(film)
+            self._refresher.start(fetch, lease, film, sections, priority=Priority.READER)
+        except BaseException as exc:
+            self._refresher.fail(fetch, exc)
+            raise
+        try:
+            self._wait(fetch, patience, lambda it: it.is_complete)
+            if fetch.is_complete or not fetch.has_metadata:
+                return self._refresher.finish(fetch)
+            return self._refresher.store_interim(fetch)
+        finally:
+            self._background.take_over(fetch)
+
+    def _wait(
+        self, fetch: Fetch, patience: "_Patience", is_enough: Callable[[Fetch], bool]
+    ) -> None:
+        """Wait until `is_enough`, as long as the reader has patience."""
+        release_connection()
+        fetch.wait_until(is_enough, partial(patience.seconds, fetch, self._refresher))
+
+    def _wait_for_lease(self, imdb_id: str, looked_at: datetime) -> Lease | FilmPayload:
+        """Return a lease, or the film if the process that has the lease stored it meanwhile."""
+        while (lease := self._leases.acquire(imdb_id)) is None:
+            release_connection()
             if time_left(1) <= 0:
                 raise DeadlineExceeded(METADATA.source, "deadline")
             self._sleep(time_left(_POLL_SECONDS))
-            if copy := self._cache.fresh_copy(imdb_id):
-                return copy
-            stored = self._cache.load(imdb_id)
-            entry = self._register.entry(imdb_id)
-            self._raise_if_missing(entry, stored)
-            if entry.failure and entry.ended_at and entry.ended_at >= looked_at:
-                raise error_for_code(entry.failure)(METADATA.source, "another process failed")
-        ended_at = lease.entry.ended_at
-        if ended_at and ended_at >= looked_at - _CLOCK_SKEW:
-            # Somebody may have stored it between our look and our lease.
-            if copy := self._cache.fresh_copy(imdb_id):
-                self._register.finish(lease)
-                return copy
-            stored = self._cache.load(imdb_id)
-        fetched = self._fetcher.fetch(lease, stored)
-        if fetched.is_cut_off:
-            self._upkeep.complete(imdb_id)
-        came = Origin.FETCHED if fetched.is_stored else Origin.UNSTORED
-        origin = came if fetched.is_fresh else Origin.STALE
-        return FilmCopy(fetched.rendering, fetched.cached_at, origin)
-
-    def _raise_if_unusable(self, entry: FilmFetch) -> None:
-        """Ask nobody again so soon for a film of which IMDb told nonsense: nothing closes there."""
-        is_recent = entry.retry_at is not None and entry.retry_at > self._now()
-        if is_recent and entry.failure == UpstreamBadAnswer.code:
-            raise UpstreamBadAnswer(METADATA.source, "remembered")
-
-    def _raise_if_missing(self, entry: FilmFetch, stored: StoredFilm | None) -> None:
-        if self._fetcher.is_missing(entry, stored):
-            raise UpstreamNotFound(METADATA.source, "remembered")
+            if self._cache.is_fresh(imdb_id):
+                film = self._cache.get_cached(imdb_id)
+                if film is not None:
+                    return film
+            record = self._leases.record(imdb_id)
+            self._raise_if_known_to_fail(record, self._cache.get_cached(imdb_id))
+            if record.failure and record.ended_at and record.ended_at >= looked_at:
+                raise error_for_code(record.failure)(METADATA.source, "another process failed")
+        return lease
 
 
-def _stale(stored: StoredFilm) -> FilmCopy:
-    return FilmCopy(render(as_stale(stored.payload)), stored.cached_at, Origin.STALE)
+class _Patience:
+    """How much longer a reader waits for a fetch."""
+
+    def __init__(
+        self,
+        deadline_seconds: float,
+        queue_patience: float,
+        reader: Reader,
+        *,
+        for_batch: bool = False,
+    ) -> None:
+        # In a batch, metadata is not waited for longer than anything else.
+        self._for_batch = for_batch
+        self.deadline = Deadline(deadline_seconds)
+        self._in_queue = Deadline(queue_patience)
+        self._preferred = None if reader.wait is None else Deadline(reader.wait)
+
+    def seconds(self, fetch: Fetch, refresher: FilmRefresher) -> float:
+        """Return for how long to wait now; 0 if the reader takes what there is.
+
+        Metadata is waited for up to the deadline.
+        """
+        left = self.deadline.left()
+        if self._for_batch:
+            return min(left, (self._preferred or self._in_queue).left())
+        if not fetch.has_metadata:
+            return left
+        if self._preferred is not None:
+            return min(left, self._preferred.left())
+        pending = fetch.pending().values()
+        if pending and not any(call.running() for call in pending):
+            left = min(left, self._in_queue.left())
+            if refresher.queue_seconds(fetch) > left:
+                return 0.0
+        # The reader is not notified when calls enter or leave the queue.
+        return min(left, _TICK_SECONDS)

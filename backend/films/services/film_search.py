@@ -1,139 +1,250 @@
 """Search results in the shape that clients get."""
 
 import hashlib
+import json
 import logging
+import re
 import threading
-import time
+import unicodedata
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.core.cache import cache
-from django.db import DatabaseError, InterfaceError
 
-from core.budgets import UpstreamBudgets
-from core.deadline import Deadline, deadline_of, time_left
-from core.errors import DeadlineExceeded, Overloaded, UpstreamError
-from core.services.bulkhead import Bulkhead, outcome_of
+from core.cache_outcome import note_outcome
+from core.db import DATABASE_FAULTS, release_connection
+from core.deadline import Deadline, deadline_of
+from core.errors import InvalidInput, UpstreamNotFound
+from core.imdb_id import canonical_imdb_id
 from core.services.imdb_service import IMDbService
+from core.services.shapes import image_url_of
 from core.services.single_flight import SingleFlight
+from core.services.slots import occupied
+from core.services.source import Source, outcome_of
+from core.utils.stored_json import json_or
+from films.payload import FilmPayload
+from films.services.leases import FetchLeases
 
 logger = logging.getLogger(__name__)
 
-# Long enough for people who type, page and come back; short enough for a new title to show.
+# Long enough for people who type, page and come back; short enough for a new title to appear.
 KEEP_SECONDS = 300
+DEFAULT_LIMIT, LARGEST_LIMIT = 20, 50
+
+# Groups of IMDb's own types, which can be named as well.
+TYPE_GROUPS = {
+    "movie": {"movie", "tvMovie"},
+    "series": {"tvSeries", "tvMiniSeries"},
+    "episode": {"tvEpisode"},
+    "short": {"short", "tvShort"},
+    "game": {"videoGame"},
+    "special": {"tvSpecial"},
+    "video": {"video"},
+}
+_TYPES = frozenset().union(*TYPE_GROUPS.values())
+
+# An id by itself, or in an address of IMDb: any subdomain, language and mobile forms, any query.
+_PASTED = re.compile(
+    r"(?:(?:https?://)?(?:[a-z0-9-]+\.)*imdb\.com/(?:[a-z]{2}(?:-[a-z]{2})?/)?title/)?"
+    r"(tt[0-9]{1,18})(?:[/?#]\S*)?",
+    re.ASCII | re.IGNORECASE,
+)
+_ARTICLES = re.compile(r"(?:the|an?|der|die|das|le|la|les|el|los|las|il|lo|un|une|una)\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFilter:
+    """Which of the titles found are wanted; `types` and `years` are None for all of them."""
+
+    types: frozenset[str] | None = None
+    years: tuple[int, int] | None = None
+    limit: int = DEFAULT_LIMIT
+
+    @classmethod
+    def parse(cls, kind: str | None, year: str | None, limit: str | None) -> "SearchFilter":
+        """Return the filter in the query parameters `type`, `year` and `limit`.
+
+        Raises `InvalidInput` for an unknown type, a year that is neither one nor a range, a
+        reversed range, and a limit outside of 1 to 50.
+        """
+        types = None
+        if kind is not None:
+            names = [name.strip() for name in kind.split(",")]
+            if not all(name in TYPE_GROUPS or name in _TYPES for name in names):
+                allowed = ", ".join([*TYPE_GROUPS, *sorted(_TYPES - set(TYPE_GROUPS))])
+                raise InvalidInput(f"'type' is a comma-separated list of {allowed}.")
+            types = frozenset().union(*(TYPE_GROUPS.get(name, {name}) for name in names))
+        years = None
+        if year is not None:
+            match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{4}))?", year, re.ASCII)
+            years = (int(match[1]), int(match[2] or match[1])) if match else None
+            if years is None or years[0] > years[1]:
+                raise InvalidInput("'year' is a year or a range, such as 2010 or 2008-2012.")
+        count = DEFAULT_LIMIT
+        if limit is not None:
+            is_number = re.fullmatch(r"[0-9]{1,2}", limit, re.ASCII)
+            if not is_number or not 1 <= int(limit) <= LARGEST_LIMIT:
+                raise InvalidInput(f"'limit' is a whole number from 1 to {LARGEST_LIMIT}.")
+            count = int(limit)
+        return cls(types, years, count)
+
+    def admits(self, title: Mapping[str, Any]) -> bool:
+        """Whether a title has one of the types, and its run overlaps the years."""
+        if self.types is not None and title["type"] not in self.types:
+            return False
+        if self.years is None:
+            return True
+        start, end = title["year"], title["end_year"]
+        if start is None:
+            return False
+        is_series = title["type"] in TYPE_GROUPS["series"]
+        last = end or (date.today().year if is_series else start)  # noqa: DTZ011  (a year only)
+        return bool(start <= self.years[1] and max(start, last) >= self.years[0])
 
 
 class FilmSearchService:
     """Finds titles by text at IMDb, within `deadline_seconds`.
 
-    Identical searches at the same time make one call, and what it finds is kept for
-    `KEEP_SECONDS`. `cold_slots` bounds the requests of this process that wait for a source.
+    Identical searches at the same time make one call, and its result is kept for `KEEP_SECONDS`.
+    `miss_slots` bounds the requests of this process that wait for a source. `stored_film` returns a
+    stored film by id.
     """
 
     def __init__(
         self,
         *,
         imdb: IMDbService,
-        bulkhead: Bulkhead,
-        budgets: UpstreamBudgets,
-        cold_slots: threading.Semaphore,
-        release_connection: Callable[[], None],
+        source: Source,
+        leases: FetchLeases,
+        stored_film: Callable[[str], FilmPayload | None],
+        miss_slots: threading.Semaphore,
         deadline_seconds: float,
     ) -> None:
         self._imdb = imdb
-        self._bulkhead = bulkhead
-        self._budgets = budgets
-        self._cold_slots = cold_slots
-        self._release_connection = release_connection
+        self._source = source
+        self._leases = leases
+        self._stored_film = stored_film
+        self._miss_slots = miss_slots
         self._deadline_seconds = deadline_seconds
-        self._flights = SingleFlight(imdb.source, before_wait=release_connection)
+        self._flights = SingleFlight(source.name, before_wait=release_connection)
 
-    def search(self, query: str) -> list[dict[str, Any]]:
-        """Return up to 20 of `{imdb_id, title, year, image, type}`, best match first.
-
-        Raises `UpstreamError` where IMDb could not be asked, `Overloaded` where too many requests
-        wait for a source already; that nothing matches is `[]`.
-        """
-        key = _cache_key(query)
-        found: list[dict[str, Any]] | None = cache.get(key)
+    def cached(
+        self, query: str, wanted: SearchFilter = SearchFilter()
+    ) -> list[dict[str, Any]] | None:
+        """Return what `search` would return if that needs no call, else None."""
+        kept = self.kept(query)
+        found = None if kept is None else results_of(kept, query, wanted)
         if found is not None:
-            return found
-        if not self._cold_slots.acquire(blocking=False):
-            raise Overloaded("Too many searches are under way right now.", retry_after=1)
-        try:
-            with deadline_of(Deadline(self._deadline_seconds)):
-                return self._flights.run(key, partial(self._look, query, key))
-        finally:
-            self._cold_slots.release()
-
-    def _look(self, query: str, key: str) -> list[dict[str, Any]]:
-        source = self._imdb.source
-        refused = self._budgets.sync({source})
-        if source in refused:
-            raise refused[source]
-        self._wait_for_pace(source)
-        self._release_connection()
-        try:
-            titles = outcome_of(
-                self._bulkhead.submit(partial(self._imdb.search, query), priority=0), source
-            )
-        except UpstreamError as exc:
-            self._budgets.complete(exc)
-            raise
-        finally:
-            self._tell_news()
-        found = [search_result(title) for title in titles]
-        cache.set(key, found, KEEP_SECONDS)
+            note_outcome("memory")
+        elif imdb_id := pasted_id(query):
+            film = self._stored_film(imdb_id)
+            if film is not None:
+                note_outcome("row")
+                found = _results([_title(film["metadata"])], query, wanted)
         return found
 
-    def _tell_news(self) -> None:
-        """Tell the other processes; what was found is given to the reader in any case."""
-        if not self._budgets.has_news:
-            return
-        try:
-            self._budgets.sync(())
-        except (DatabaseError, InterfaceError) as exc:
-            logger.warning("the database failed", extra={"outcome": type(exc).__name__})
-            self._release_connection()
+    def kept(self, query: str) -> str | None:
+        """Return what is kept of a search for `query`, for `results_of`; None if nothing is."""
+        text = cache.get(_cache_key(query))
+        return text if isinstance(text, str) else None
 
-    def _wait_for_pace(self, source: str) -> None:
-        while self._budgets.is_paced(source):
-            granted, seconds = self._budgets.take(source, 1)
-            if granted:
-                return
-            self._release_connection()
-            if time_left(seconds) < seconds:
-                raise DeadlineExceeded(source, "in_line")
-            time.sleep(seconds)
+    def search(self, query: str, wanted: SearchFilter = SearchFilter()) -> list[dict[str, Any]]:
+        """Search at IMDb; return the wanted ones of `{imdb_id, title, year, image, type}`.
+
+        Titles that equal the query come first, then the order of the source. A query that is an
+        IMDb id or an address of IMDb finds that title. If nothing matches, the list is empty.
+        What `cached` returns is not looked for again.
+        Raises `UpstreamError` if IMDb could not be called, `Overloaded` if too many requests wait
+        for a source already.
+        """
+        with (
+            occupied(self._miss_slots, "Too many searches are under way right now."),
+            deadline_of(Deadline(self._deadline_seconds)),
+        ):
+            titles = self._flights.run(_cache_key(query), partial(self._fetch, query))
+        note_outcome("miss")
+        return _results(titles, query, wanted)
+
+    def _fetch(self, query: str) -> list[dict[str, Any]]:
+        release_connection()
+        imdb_id = pasted_id(query)
+        call = partial(self._title, imdb_id) if imdb_id else partial(self._imdb.search, query)
+        titles = [_title(each) for each in outcome_of(self._source.submit(call), self._source.name)]
+        # As text: what is made of it can be remembered by it.
+        cache.set(_cache_key(query), json.dumps(titles, ensure_ascii=False), KEEP_SECONDS)
+        try:
+            self._leases.note_seen(title["imdb_id"] for title in titles)
+        except DATABASE_FAULTS as exc:
+            # The titles are fetched more slowly then, but the search has its result.
+            logger.warning("database failed", extra={"outcome": type(exc).__name__})
+            release_connection()
+        return titles
+
+    def _title(self, imdb_id: str) -> list[dict[str, Any]]:
+        try:
+            return [self._imdb.get_metadata(imdb_id)]
+        except UpstreamNotFound:
+            return []
+
+
+def pasted_id(query: str) -> str | None:
+    """Return the canonical id if the query is an IMDb id or an address of a title, else None."""
+    match = _PASTED.fullmatch(query.strip())
+    return canonical_imdb_id(match[1].lower()) if match else None
+
+
+def results_of(
+    kept: str, query: str, wanted: SearchFilter = SearchFilter()
+) -> list[dict[str, Any]] | None:
+    """Return what a search finds in the titles that are kept of it, None if they are unreadable."""
+    titles = json_or(kept, None)
+    if not isinstance(titles, list) or not all(
+        isinstance(title, dict) and set(title) == _TITLE_KEYS for title in titles
+    ):
+        return None
+    return _results(titles, query, wanted)
+
+
+def _results(
+    titles: list[dict[str, Any]], query: str, wanted: SearchFilter
+) -> list[dict[str, Any]]:
+    text = _comparable(query)
+    admitted = [title for title in titles if wanted.admits(title)]
+    # The sort is stable: equal titles keep the order of the source.
+    admitted.sort(
+        key=lambda title: text not in {_comparable(title[name]) for name in ("title", "original")}
+    )
+    keys = ("imdb_id", "title", "year", "image", "type")
+    return [{key: title[key] for key in keys} for title in admitted[: wanted.limit]]
+
+
+def _comparable(text: str | None) -> str:
+    """Return a title without case, punctuation and leading article."""
+    folded = unicodedata.normalize("NFKC", text or "").casefold()
+    words = "".join(char if char.isalnum() else " " for char in folded).split()
+    plain = " ".join(words)
+    return _ARTICLES.sub("", plain, count=1) if _ARTICLES.match(plain) else plain
 
 
 def _cache_key(query: str) -> str:
-    # Case means nothing to the source, and a key must be short and plain.
-    return f"search_{hashlib.sha256(query.lower().encode()).hexdigest()}"
+    # The source ignores case, and a key must be short and plain.
+    return f"titles_{hashlib.sha256(query.lower().encode()).hexdigest()}"
 
 
-def search_result(title: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a client sees of a title; each field but `imdb_id` may be null."""
-    image = title.get("primaryImage")
-    year = title.get("startYear")
+_TITLE_KEYS = {"imdb_id", "title", "original", "year", "end_year", "image", "type"}
+
+
+def _title(title: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a title; each value but `imdb_id` may be null."""
     return {
         "imdb_id": title["id"],
-        "title": _text(title.get("primaryTitle")) or _text(title.get("originalTitle")),
-        "year": year if isinstance(year, int) and not isinstance(year, bool) else None,
-        "image": _http_url(image.get("url")) if isinstance(image, dict) else None,
-        "type": _text(title.get("type")),
+        "title": title.get("primaryTitle") or title.get("originalTitle"),
+        "original": title.get("originalTitle"),
+        "year": title.get("startYear"),
+        "end_year": title.get("endYear"),
+        "image": image_url_of(title),
+        "type": title.get("type"),
     }
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _http_url(value: Any) -> str | None:
-    text = _text(value)
-    try:
-        return text if text and urlsplit(text).scheme in {"http", "https"} else None
-    except ValueError:
-        return None

@@ -1,22 +1,26 @@
-"""Hand-written stand-ins for what the film services are given."""
+"""Hand-written doubles of the collaborators of the film services, and a clock."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from core.budgets import UpstreamBudgets
-from core.errors import UpstreamError
-from core.services.bulkhead import Bulkhead
-from core.services.gate import Gate
+from django.utils import timezone as django_timezone
+
+from core.services.kinocheck_service import TitleVideos
 from core.services.upstream_status import UpstreamStatus
-from films.services.film_answer import FilmAnswer, FilmCopy, Origin
-from films.services.rendering import render
+from films.payload import FilmPayload
+from films.services.film_aggregator import current_reader
+from films.services.film_search import SearchFilter
+from films.services.refresh import Fetch
 
 INCEPTION = "tt1375666"
+EVERYTHING = SearchFilter()
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.time = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -24,36 +28,60 @@ class Clock:
     def __call__(self) -> datetime:
         return self.time
 
-    def pass_by(self, **span: float) -> None:
+    def advance(self, **span: float) -> None:
         self.time += timedelta(**span)
 
 
+class _Silence:
+    def __init__(self) -> None:
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+
 class FakeSource:
-    """Answers each method with what `answers` has for it; an error is raised. Counts the calls."""
+    """Answers each method with its entry in `answers`, or the default; an error is raised."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
-        self.asked: list[str] = []
+        self.calls: list[tuple[str, Any]] = []
+        self._silent: dict[str, _Silence] = {}
 
-    def answer(self, method: str, default: Any) -> Any:
-        self.asked.append(method)
-        answer = self.answers.get(method, default)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+    @property
+    def called(self) -> list[str]:
+        """The methods that were called, in order."""
+        return [method for method, _ in self.calls]
+
+    def fail(self, error: BaseException, *methods: str) -> None:
+        self.answers |= dict.fromkeys(methods, error)
+
+    @contextmanager
+    def silent(self, method: str) -> Iterator[threading.Event]:
+        """Within the block, calls of the method begin, which sets the event, and do not end."""
+        silence = self._silent[method] = _Silence()
+        try:
+            yield silence.begun
+        finally:
+            del self._silent[method]
+            silence.ended.set()
 
     def get_status(self, *, before: Callable[[], object] = lambda: None) -> UpstreamStatus:
         raise NotImplementedError
 
-    def fail(self, error: UpstreamError, *methods: str) -> None:
-        self.answers |= dict.fromkeys(methods, error)
+    def _answer(self, method: str, argument: Any, default: Any) -> Any:
+        self.calls.append((method, argument))
+        if silence := self._silent.get(method):
+            silence.begun.set()
+            assert silence.ended.wait(10), "nothing ended the silence of the source"
+        answer = self.answers.get(method, default)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
 class FakeIMDb(FakeSource):
     source = "imdbapi"
 
     def search(self, query: str) -> list[dict[str, Any]]:
-        return self.answer("search", [])
+        return self._answer("search", query, [])
 
     def get_metadata(self, imdb_id: str) -> dict[str, Any]:
         title = {
@@ -62,113 +90,143 @@ class FakeIMDb(FakeSource):
             "startYear": 2010,
             "primaryImage": {"url": "https://images.test/inception.jpg"},
         }
-        return self.answer("get_metadata", title)
+        return self._answer("get_metadata", imdb_id, title)
 
-    def get_credits(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer("get_credits", {"credits": [{"category": "actor"}], "totalCount": 1})
+    def get_metadata_batch(self, imdb_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        titles = {each: {"id": each, "primaryTitle": f"Title {each}"} for each in imdb_ids}
+        return self._answer("get_metadata_batch", tuple(imdb_ids), titles)
 
-    def get_images(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer("get_images", {"images": [{"url": "https://images.test/1.jpg"}]})
+    def get_credits(self, imdb_id: str, page_token: str | None = None) -> dict[str, Any]:
+        answer = {"credits": [{"category": "actor"}], "totalCount": 1}
+        return self._answer("get_credits", imdb_id, answer)
 
-    def get_videos(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer("get_videos", {"videos": [{"id": "vi1"}]})
+    def get_images(self, imdb_id: str, page_token: str | None = None) -> dict[str, Any]:
+        answer = {"images": [{"url": "https://images.test/1.jpg"}]}
+        return self._answer("get_images", imdb_id, answer)
+
+    def get_videos(self, imdb_id: str, page_token: str | None = None) -> dict[str, Any]:
+        return self._answer("get_videos", imdb_id, {"videos": [{"id": "vi1"}]})
 
     def get_parents_guide(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer("get_parents_guide", {"parentsGuide": [{"category": "VIOLENCE"}]})
+        answer = {"parentsGuide": [{"category": "VIOLENCE"}]}
+        return self._answer("get_parents_guide", imdb_id, answer)
 
     def get_certificates(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer("get_certificates", {"certificates": [{"rating": "PG-13"}]})
+        answer = {"certificates": [{"rating": "PG-13"}]}
+        return self._answer("get_certificates", imdb_id, answer)
 
-    def get_release_dates(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer("get_release_dates", {"releaseDates": [{"country": {"code": "TR"}}]})
+    def get_release_dates(self, imdb_id: str, page_token: str | None = None) -> dict[str, Any]:
+        answer = {"releaseDates": [{"country": {"code": "TR"}}]}
+        return self._answer("get_release_dates", imdb_id, answer)
 
 
 class FakeKinoCheck(FakeSource):
     source = "kinocheck"
 
     def get_trailer(self, imdb_id: str) -> dict[str, Any] | None:
-        return self.answer("get_trailer", {"youtube_video_id": "YoHD9XEInc0"})
+        return self._answer("get_trailer", imdb_id, {"youtube_video_id": "YoHD9XEInc0"})
+
+    def get_title_videos(self, imdb_id: str) -> TitleVideos:
+        return TitleVideos(self.get_trailer(imdb_id), [])
 
 
 class FakeWatchmode(FakeSource):
     source = "watchmode"
+    not_covered: tuple[str, ...] = ()
 
     def lookup_title_id(self, imdb_id: str) -> int | None:
-        return self.answer("lookup_title_id", 1182444)
+        return self._answer("lookup_title_id", imdb_id, 1182444)
 
     def get_streaming_sources(self, watchmode_id: int) -> list[dict[str, Any]]:
-        return self.answer("get_streaming_sources", [{"name": "Netflix", "region": "TR"}])
+        answer = [{"name": "Netflix", "region": "TR"}]
+        return self._answer("get_streaming_sources", watchmode_id, answer)
 
 
 class FakeAggregator:
-    """Gives one payload, or raises one error, for every film."""
+    """Returns one payload, fetched a moment ago, or raises one error; counts a miss for each."""
 
     def __init__(self, outcome: dict[str, Any] | Exception) -> None:
         self._outcome = outcome
-        self.asked: list[str] = []
-        self.origin = Origin.HIT
+        self.is_vouched_for = True
+        self.asked_for: list[str] = []
 
     def fetch_and_cache(self, imdb_id: str) -> dict[str, Any]:
-        return self.answer(imdb_id).payload
-
-    def hit(self, imdb_id: str, *, gzipped: bool = False) -> FilmAnswer | None:
-        return self.answer(imdb_id, gzipped=gzipped)
-
-    def answer(
-        self,
-        imdb_id: str,
-        *,
-        gzipped: bool = False,
-        before_fetch: Callable[[], None] = lambda: None,
-    ) -> FilmAnswer:
-        before_fetch()
-        self.asked.append(imdb_id)
+        current_reader().count_miss(self.is_vouched_for)
+        self.asked_for.append(imdb_id)
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        now = Clock().time
-        copy = FilmCopy(render(self._outcome), now - timedelta(hours=1), self.origin)
-        return copy.answer(gzipped=gzipped, now=now, ttl=timedelta(hours=24))
+        return FilmPayload(self._outcome, cached_at=django_timezone.now())
+
+    def fetch_many(self, imdb_ids: Sequence[str]) -> dict[str, Any]:
+        raise NotImplementedError
 
 
 class FakeSearch:
-    """Finds the same titles for every query, or raises."""
+    """Finds the same titles for every text, or raises; `kept` are the texts in the cache."""
 
     def __init__(self, outcome: list[dict[str, Any]] | Exception) -> None:
         self._outcome = outcome
-        self.asked: list[str] = []
+        self.kept: set[str] = set()
+        self.asked_for: list[str] = []
 
-    def search(self, query: str) -> list[dict[str, Any]]:
-        self.asked.append(query)
+    def cached(self, query: str, wanted: SearchFilter = EVERYTHING) -> list[dict[str, Any]] | None:
+        return self.search(query, wanted) if query in self.kept else None
+
+    def kept(self, query: str) -> str | None:
+        raise NotImplementedError
+
+    def search(self, query: str, wanted: SearchFilter = EVERYTHING) -> list[dict[str, Any]]:
+        self.asked_for.append(query)
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
 
 
-class FakeUpkeep:
-    """Remembers which films it was told of."""
+class FakeBackground:
+    """Records what it was given."""
 
     def __init__(self) -> None:
-        self.considered: list[str] = []
-        self.completed: list[str] = []
+        self.read: list[tuple[str, datetime, float | None]] = []
+        self.due = 0.0
+        self.taken_over: list[Fetch] = []
 
-    def consider(self, imdb_id: str, *, age: float, needs_repair: bool) -> None:
-        self.considered.append(imdb_id)
+    def maybe_schedule(self, imdb_id: str, *, cached_at: datetime, repair_at: float | None) -> None:
+        self.read.append((imdb_id, cached_at, repair_at))
 
-    def complete(self, imdb_id: str) -> None:
-        self.completed.append(imdb_id)
+    def due_at(self, imdb_id: str, *, cached_at: datetime, repair_at: float | None) -> float:
+        return self.due
 
-    def tend(self, imdb_id: str, *, is_due: bool) -> bool:
+    def take_over(self, fetch: Fetch) -> None:
+        self.taken_over.append(fetch)
+
+    def start(self, imdb_id: str) -> bool:
         raise NotImplementedError
 
 
-def budgets(clock: Clock, **options: Any) -> UpstreamBudgets:
-    gates = {
-        name: Gate(name, shared=True, now=clock) for name in ("imdbapi", "kinocheck", "watchmode")
+def payload_of(imdb_id: str = INCEPTION, **keys: Any) -> dict[str, Any]:
+    """A whole film; `keys` replaces some of it."""
+    return {
+        "imdb_id": imdb_id,
+        "title": "Inception",
+        "metadata": {"id": imdb_id, "primaryTitle": "Inception"},
+        "credits": {"credits": [{"category": "actor"}]},
+        "images": {},
+        "videos": {},
+        "parents_guide": {},
+        "certificates": {},
+        "release_dates": {},
+        "trailer": {"youtube_video_id": "YoHD9XEInc0"},
+        "streaming": [{"name": "Netflix"}],
+        "warnings": [],
+        **keys,
     }
-    return UpstreamBudgets(
-        **{"gates": gates, "paces": {}, "quotas": {}, "probe_seconds": 5, "now": clock} | options
-    )
 
 
-def bulkheads() -> dict[str, Bulkhead]:
-    return {name: Bulkhead(name, concurrency=4) for name in ("imdbapi", "kinocheck", "watchmode")}
+def film_payload(*, age: timedelta = timedelta(hours=1), **options: Any) -> FilmPayload:
+    """The payload of a film that was fetched `age` before the time of `Clock`."""
+    keys = options.pop("keys", {})
+    return FilmPayload(payload_of(**keys), cached_at=Clock().time - age, **options)
+
+
+def warning(section: str, code: str = "timeout") -> dict[str, str]:
+    return {"section": section, "source": "imdbapi", "code": code, "message": "A sentence."}

@@ -1,279 +1,275 @@
-"""All sections of a film at once: who goes first, who waits in line, what is given up."""
+"""The calls for the sections of films: which are made, in which order, and which as one."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
+from typing import Any
 
 import pytest
-from django.db import DatabaseError
 
-from core.budgets import Pace, UpstreamBudgets
-from core.deadline import Deadline, deadline_of
-from core.errors import DeadlineExceeded, UpstreamRateLimited, UpstreamUnavailable
+from core.errors import UpstreamNotFound, UpstreamQuotaExhausted, UpstreamRateLimited
 from core.models import UpstreamState
-from films.services.fan_out import IN_LINE, WatchmodeNumber
-from films.services.film_fetcher import ALL_SECTIONS
-from films.tests.fakes import INCEPTION, Clock, bulkheads
-from films.tests.house import IMDB_METHODS, House
+from core.services.limits import Quota, UpstreamLimits
+from core.services.source import Priority, Source
+from core.tests.support import InlineCoordinator
+from films.payload import SECTION_NAMES
+from films.services.fan_out import Calls, WatchmodeId
+from films.tests.fakes import INCEPTION, Clock
+from films.tests.service import RatedSource, Service
 
-pytestmark = pytest.mark.django_db
-
-
-class Pacing:
-    """A clock that moves on by what somebody sleeps, so that a line moves without real waiting."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.slept = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-        self.clock.pass_by(seconds=seconds + 1e-6)
+FILMS = [f"tt000000{number}" for number in range(1, 8)]
 
 
-def paced_house(calls=8, seconds=5, **options) -> House:
-    pacing = Pacing()
-    house = House(
-        clock=pacing.clock, sleep=pacing.sleep, paces={"imdbapi": Pace(calls, seconds)}, **options
-    )
-    house.pacing = pacing
-    return house
-
-
-def run(house, sections=ALL_SECTIONS, *, seconds=5.0, known_film=True, **options):
-    with deadline_of(Deadline(seconds)):
-        return house.fan_out.run(
-            INCEPTION,
-            sections,
-            number=options.pop("number", WatchmodeNumber(is_known=True, value=1)),
-            known_film=known_film,
+def submit(service: Service, imdb_id: str = INCEPTION, sections=SECTION_NAMES, **options) -> Calls:
+    return service.fan_out.submit(
+        imdb_id,
+        sections,
+        **{
+            "watchmode_id": WatchmodeId(1, is_known=True),
+            "priority": Priority.READER,
+            "leave_reserve": False,
             **options,
-        )
+        },
+    )
 
 
-def failed(outcomes) -> dict:
-    return {
-        name: (type(outcome), outcome.reason)
-        for name, outcome in outcomes.items()
-        if isinstance(outcome, Exception)
-    }
+def outcomes(calls: Calls) -> dict[str, Any]:
+    assert not wait(calls.sections.values(), timeout=5).not_done
+    return {name: call.exception() or call.result() for name, call in calls.sections.items()}
 
 
-class TestLine:
-    def test_a_source_without_pace_gets_all_calls_at_once(self):
-        house = paced_house()
-        house.fan_out._budgets = House().budgets
+class TestCalls:
+    def test_only_the_given_sections_are_called(self):
+        service = Service()
 
-        run(house)
+        calls = submit(service, sections=["images", "trailer"])
 
-        assert house.pacing.slept == 0
+        assert set(outcomes(calls)) == {"images", "trailer"}
+        assert service.call_count == 2
 
-    def test_what_the_bucket_holds_is_called_at_once(self):
-        house = paced_house(calls=8)
+    def test_each_section_is_what_its_method_returned(self):
+        service = Service()
 
-        assert not failed(run(house))
-        assert house.pacing.slept == 0
+        found = outcomes(submit(service))
 
-    def test_what_it_does_not_hold_waits_for_its_turn(self):
-        house = paced_house(calls=4, seconds=2)
+        for name in SECTION_NAMES:
+            if name not in {"trailer", "streaming"}:
+                assert found[name] == getattr(service.imdb, f"get_{name}")(INCEPTION)
+        assert found["trailer"].value == service.kinocheck.get_trailer(INCEPTION)
+        assert found["streaming"].value == service.watchmode.get_streaming_sources(1)
 
-        assert not failed(run(house))
-        assert sorted(house.imdb.asked) == sorted(IMDB_METHODS)
-        assert house.pacing.slept == pytest.approx(3 / 2, rel=0.01)
-
-    def test_metadata_is_the_first_call(self):
-        house = paced_house(calls=1, seconds=1)
-
-        run(house, ["credits", "images", "metadata"])
-
-        assert house.imdb.asked[0] == "get_metadata"
-
-    def test_what_is_still_in_line_at_the_deadline_is_told_so_and_never_called(self):
-        house = paced_house(calls=2, seconds=3600)
-        house.fan_out._sleep = lambda seconds: threading.Event().wait(seconds)
-
-        outcomes = run(house, seconds=0.2)
-
-        late = failed(outcomes)
-        assert set(late.values()) == {(DeadlineExceeded, IN_LINE)}
-        assert len(late) == 5
-        assert len(house.imdb.asked) == 2
-        assert outcomes["metadata"]["primaryTitle"] == "Inception"
-        assert outcomes["trailer"]
-
-    def test_a_source_that_closes_meanwhile_ends_the_waiting(self):
-        house = paced_house(calls=1, seconds=3600)
-        gate = house.budgets._gates["imdbapi"]
-        house.fan_out._sleep = lambda _: gate.record_failure(
+    def test_a_source_with_an_open_breaker_is_not_called_and_its_sections_say_why(self):
+        service = Service()
+        service.sources["imdbapi"].breaker.record_failure(
             UpstreamRateLimited("imdbapi", "rate_limited", retry_after=30)
         )
 
-        run(house, ["metadata", "credits"], seconds=5)
+        found = outcomes(submit(service))
 
-        # The call is made all the same: its gate refuses it, with the right error.
-        assert house.imdb.asked == ["get_metadata", "get_credits"]
-
-    def test_a_database_that_fails_in_line_holds_up_nobody_else(self, monkeypatch):
-        house = paced_house()
-        with monkeypatch.context() as patched:
-            patched.setattr(UpstreamBudgets, "take", _fails)
-            with pytest.raises(DatabaseError):
-                run(house)
-
-        assert not failed(run(house))
-
-    def test_readers_go_before_the_background(self):
-        house = paced_house()
-        line = house.fan_out._lines["imdbapi"]
-        holder = line.ticket(0)
-        line.enter(holder, 0)
-        behind = line.ticket(2)
-        seen = []
-
-        def look(_):
-            seen.append(line._tickets[0][0])
-
-        house.fan_out._release_connection = lambda: look(None)
-        line.give_up(holder)
-        line.leave()
-        run(house, ["metadata"])
-        line.give_up(behind)
-
-        assert 0 in seen
-
-
-def _fails(*_, **__):
-    raise DatabaseError
-
-
-class TestSources:
-    def test_a_closed_source_is_not_called_and_its_sections_say_why(self):
-        house = House()
-        house.budgets._gates["imdbapi"].record_failure(
-            UpstreamRateLimited("imdbapi", "rate_limited", retry_after=30)
+        assert service.imdb.calls == []
+        failed = {name: type(each) for name, each in found.items() if isinstance(each, Exception)}
+        assert failed == dict.fromkeys(
+            set(SECTION_NAMES) - {"trailer", "streaming"}, UpstreamRateLimited
         )
 
-        outcomes = run(house)
 
-        assert house.imdb.asked == []
-        assert len(failed(outcomes)) == 7
-        assert {type(outcomes[name]) for name in failed(outcomes)} == {UpstreamRateLimited}
+class TestWatchmodeId:
+    def test_a_known_id_is_not_looked_up(self):
+        service = Service()
 
-    def test_only_the_sections_that_are_wanted_are_called(self):
-        house = House()
+        calls = submit(service, sections=["streaming"])
 
-        outcomes = run(house, ["images", "trailer"])
+        assert outcomes(calls)
+        assert service.watchmode.calls == [("get_streaming_sources", 1)]
+        assert not calls.watchmode_id.done()
 
-        assert set(outcomes) == {"images", "trailer"}
-        assert house.calls == 2
+    def test_an_id_that_is_not_known_is_looked_up(self):
+        service = Service()
 
-    def test_a_mute_source_costs_its_own_sections_only(self):
-        never = threading.Event()
-        house = House()
-        house.fan_out._fetches["trailer"] = lambda _: never.wait(5)
+        calls = submit(service, sections=["streaming"], watchmode_id=WatchmodeId())
 
-        outcomes = run(house, seconds=0.1)
-        never.set()
+        assert outcomes(calls)
+        assert calls.watchmode_id.result(5) == WatchmodeId(1182444, is_known=True)
+        assert service.watchmode.calls == [
+            ("lookup_title_id", INCEPTION),
+            ("get_streaming_sources", 1182444),
+        ]
 
-        assert failed(outcomes) == {"trailer": (DeadlineExceeded, "deadline")}
+    def test_a_title_that_watchmode_is_known_not_to_have_costs_no_call(self):
+        service = Service()
+        known = WatchmodeId(None, is_known=True)
 
-    def test_a_full_line_at_one_source_is_told_as_the_deadline(self):
-        lines, never = bulkheads(), threading.Event()
-        for _ in range(4):
-            lines["kinocheck"].submit(lambda: never.wait(5))
-        house = House(sources=lines)
+        calls = submit(service, sections=["streaming"], watchmode_id=known)
 
-        outcomes = run(house, seconds=0.1)
-        never.set()
+        assert outcomes(calls)["streaming"].value == []
+        assert service.watchmode.calls == []
 
-        assert failed(outcomes) == {"trailer": (DeadlineExceeded, "deadline")}
-        assert house.kinocheck.asked == []
+    def test_a_known_id_that_watchmode_dropped_is_known_no_more(self):
+        service = Service()
+        service.watchmode.fail(UpstreamNotFound("watchmode", "x"), "get_streaming_sources")
 
+        calls = submit(service, sections=["streaming"])
 
-class TestDatabase:
-    def test_no_connection_is_held_while_a_source_is_asked(self):
-        house = House()
-        released, asked = threading.Event(), threading.Event()
-
-        def ask(_):
-            # Waits for the thread that asked for it, which has work of its own before it waits.
-            assert released.wait(5)
-            asked.set()
-
-        house.fan_out._release_connection = released.set
-        house.fan_out._fetches["trailer"] = ask
-
-        run(house, ["trailer"])
-
-        assert asked.is_set()
-
-    def test_life_is_told_about_twice_a_second(self):
-        house = House()
-        beats = []
-        house.fan_out._fetches["trailer"] = lambda _: threading.Event().wait(1.2)
-
-        run(house, ["trailer"], heartbeat=lambda: beats.append(1))
-
-        assert len(beats) in {1, 2}
-
-    def test_a_database_that_fails_meanwhile_costs_no_answer(self):
-        house = House()
-        house.fan_out._fetches["trailer"] = lambda _: threading.Event().wait(0.7) or {"id": 1}
-
-        outcomes = run(house, ["trailer"], heartbeat=_fails)
-
-        assert outcomes == {"trailer": {"id": 1}}
-
-    def test_what_was_learned_is_told_to_other_processes(self):
-        house = House()
-
-        def refused(_):
-            error = UpstreamUnavailable("kinocheck", "http_5xx", retry_after=30)
-            house.budgets._gates["kinocheck"].record_failure(error)
-            raise error
-
-        house.fan_out._fetches["trailer"] = refused
-
-        run(house, ["trailer"])
-
-        assert UpstreamState.objects.get(source="kinocheck").closed_until
+        assert outcomes(calls)["streaming"].value == []
+        assert calls.watchmode_id.result(5) == WatchmodeId()
 
 
-class TestNumber:
-    def test_a_known_number_is_not_looked_up(self):
-        house = House()
+class TestOrder:
+    """At a source that lets one call go at a time."""
 
-        run(house, ["streaming"])
+    @pytest.fixture
+    def source(self) -> RatedSource:
+        return RatedSource()
 
-        assert house.watchmode.asked == ["get_streaming_sources"]
+    @pytest.fixture
+    def service(self, source) -> Service:
+        return Service(sources={"imdbapi": source})
 
-    def test_one_that_is_not_known_is_looked_up_and_noted(self):
-        number = WatchmodeNumber(is_known=False, value=None)
+    def let_go(self, source: RatedSource, *calls: Calls) -> list[tuple[str, str]]:
+        """Grant one call after the other; return section and film in the order of the calls."""
+        futures = {
+            future: (name, number)
+            for number, each in enumerate(calls)
+            for name, future in each.sections.items()
+            if name not in {"trailer", "streaming"}
+        }
+        order = []
+        while futures:
+            source.grant(1)
+            done = wait(futures, timeout=5, return_when="FIRST_COMPLETED").done
+            assert done, "no call was made"
+            order += sorted(futures.pop(future) for future in done)
+        return order
 
-        run(House(), ["streaming"], number=number)
+    def test_metadata_is_first_and_then_what_a_screen_shows_first(self, service, source):
+        order = self.let_go(source, submit(service))
 
-        assert (number.value, number.is_new) == (1182444, True)
+        assert [name for name, _ in order] == [
+            "metadata",
+            "credits",
+            "certificates",
+            "release_dates",
+            "images",
+            "videos",
+            "parents_guide",
+        ]
+
+    def test_all_films_get_metadata_first_and_then_take_turns(self, service, source):
+        films = [submit(service, film, ["videos", "metadata", "credits"]) for film in FILMS[:2]]
+
+        assert self.let_go(source, *films) == [
+            ("metadata", 0),
+            ("metadata", 1),
+            ("credits", 0),
+            ("credits", 1),
+            ("videos", 0),
+            ("videos", 1),
+        ]
+
+    def test_metadata_of_a_later_film_goes_before_the_sections_of_an_earlier_one(
+        self, service, source
+    ):
+        first = submit(service, FILMS[0], ["metadata", "credits", "images"])
+        self.let_go(source, Calls({"metadata": first.sections.pop("metadata")}, None))
+        second = submit(service, FILMS[1], ["metadata", "credits"])
+
+        assert self.let_go(source, first, second) == [
+            ("metadata", 1),
+            ("credits", 0),
+            ("credits", 1),
+            ("images", 0),
+        ]
+
+    def test_readers_go_before_the_background_and_the_background_before_commands(
+        self, service, source
+    ):
+        order = [Priority.UNVOUCHED, Priority.BATCH, Priority.BACKGROUND, Priority.READER]
+        films = [
+            submit(service, FILMS[number], ["credits"], priority=priority)
+            for number, priority in enumerate(order)
+        ]
+
+        assert [number for _, number in self.let_go(source, *films)] == [3, 2, 1, 0]
+
+    def test_metadata_that_waits_at_the_same_moment_is_one_call_of_at_most_five_ids(
+        self, service, source
+    ):
+        films = [submit(service, film, ["metadata"]) for film in FILMS]
+
+        self.let_go(source, *films)
+
+        assert sorted(service.imdb.calls) == [
+            ("get_metadata_batch", tuple(FILMS[:5])),
+            ("get_metadata_batch", tuple(FILMS[5:])),
+        ]
+        found = [outcomes(film)["metadata"]["id"] for film in films]
+        assert found == FILMS
+
+    def test_one_id_alone_is_no_batch(self, service, source):
+        self.let_go(source, submit(service, FILMS[0], ["metadata"]))
+
+        assert service.imdb.calls == [("get_metadata", FILMS[0])]
+
+    def test_an_id_that_the_batch_left_out_is_called_by_itself(self, service, source):
+        service.imdb.answers["get_metadata_batch"] = {FILMS[1]: {"id": FILMS[1]}}
+        service.imdb.fail(UpstreamNotFound("imdbapi", "not_found"), "get_metadata")
+        films = [submit(service, film, ["metadata"]) for film in FILMS[:2]]
+
+        self.let_go(source, *films)
+
+        assert service.imdb.calls[1:] == [("get_metadata", FILMS[0])]
+        assert isinstance(outcomes(films[0])["metadata"], UpstreamNotFound)
+        assert outcomes(films[1])["metadata"] == {"id": FILMS[1]}
+
+    def test_a_batch_that_fails_is_the_error_of_each_of_its_films(self, service, source):
+        error = UpstreamRateLimited("imdbapi", "rate_limited")
+        service.imdb.fail(error, "get_metadata_batch")
+        films = [submit(service, film, ["metadata"]) for film in FILMS[:3]]
+
+        self.let_go(source, *films)
+
+        assert [outcomes(film)["metadata"] for film in films] == [error] * 3
 
 
-def test_two_films_share_one_line(django_db_blocker):
-    """Nobody starves: each gets its metadata before anybody gets everything."""
-    house = paced_house(calls=2, seconds=1)
-    order = []
-    lock = threading.Lock()
-    take = house.budgets.take
+@pytest.mark.django_db
+class TestQuota:
+    """The last tenth of a quota is left to readers of films that are stored."""
 
-    # One connection serves both threads here: a test is one transaction.
-    def granted(source, wanted):
-        with lock:
-            order.append(wanted)
-            return min(1, wanted), 0.0
+    @pytest.fixture
+    def service(self) -> Service:
+        """Its source has 5 of 100 calls left in March."""
+        clock, quota = Clock(), Quota("%Y-%m", 100)
+        source = Source("watchmode", concurrency=1, quota=quota, clock=lambda: 0.0)
+        limits = UpstreamLimits(rates={}, quotas={"watchmode": quota}, now=clock)
+        InlineCoordinator(sources=[source], limits=limits)
+        UpstreamState.objects.create(source="watchmode", quota_period="2026-03", quota_used=95)
+        return Service(clock=clock, sources={"watchmode": source})
 
-    house.budgets.take = granted
-    house.budgets.sync = lambda *_, **__: {}
-    house.fan_out._release_connection = lambda: None
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(run, house, seconds=5) for _ in range(2)]:
-            assert not failed(future.result(10))
-    house.budgets.take = take
+    def test_a_new_film_does_not_take_from_the_reserve(self, service):
+        assert service.fetch().warning_codes == {"streaming": "quota_exhausted"}
+        assert service.watchmode.calls == []
 
-    assert len(order) == 14
-    assert house.imdb.asked.count("get_metadata") == 2
+    @pytest.fixture
+    def _stored(self, service):
+        Service(clock=service.clock).fetch()
+        service.clock.advance(hours=25)
+
+    @pytest.mark.usefixtures("_stored")
+    def test_a_stored_film_does(self, service):
+        assert service.fetch().warning_codes == {}
+        assert UpstreamState.objects.get(source="watchmode").quota_used == 96
+
+    @pytest.mark.usefixtures("_stored")
+    def test_a_command_does_not_even_for_a_stored_film(self, service):
+        (result,) = service.bulk(rounds=1).run(INCEPTION)
+
+        assert result.reasons == {"streaming": "quota_exhausted"}
+        assert service.watchmode.calls == []
+
+    def test_without_any_call_left_the_error_says_until_when(self, service):
+        UpstreamState.objects.update(quota_used=100)
+
+        calls = submit(service, sections=["streaming"])
+
+        error = outcomes(calls)["streaming"]
+        assert isinstance(error, UpstreamQuotaExhausted)
+        # From noon on March 1 to the end of the month.
+        assert error.retry_after == 30.5 * 86_400

@@ -1,4 +1,4 @@
-"""A client that shows everything, and the process it talks to."""
+"""An HTTP client for the tests, and the sandbox process that it talks to."""
 
 import http.client
 import json
@@ -79,13 +79,13 @@ class Client:
 
     @contextmanager
     def socket(self, target: str) -> Iterator[socket.socket]:
-        """A connection on which one GET has been sent and nothing read."""
+        """Open a connection, send one GET and read nothing."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as sock:
             sock.sendall(f"GET {target} HTTP/1.1\r\nHost: sandbox\r\n\r\n".encode())
             yield sock
 
-    def everything(self, target: str) -> bytes:
-        """All bytes until the server closes."""
+    def read_until_close(self, target: str) -> bytes:
+        """Return all bytes that the server sends before it closes."""
         with self.socket(target) as sock:
             return b"".join(iter(lambda: sock.recv(65536), b""))
 
@@ -101,7 +101,7 @@ def start(*args: str) -> subprocess.Popen[str]:
 
 
 def port_of(process: subprocess.Popen[str]) -> int:
-    """Waits for the line that says where it listens."""
+    """Wait for the line that contains the address."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("sandbox listening on http://"), line
@@ -110,7 +110,7 @@ def port_of(process: subprocess.Popen[str]) -> int:
 
 @contextmanager
 def running(*args: str) -> Iterator[subprocess.Popen[str]]:
-    """A started process that leaves nothing behind."""
+    """Run the sandbox and kill it at the end."""
     process = start(*args)
     try:
         yield process
@@ -119,11 +119,11 @@ def running(*args: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def eventually(fact: Callable[[], bool]) -> bool:
-    """Whether it becomes true before patience runs out."""
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Return whether the condition becomes true within PATIENCE seconds."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        if fact():
+        if condition():
             return True
         time.sleep(0.005)
     return False

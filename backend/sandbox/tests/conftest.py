@@ -13,6 +13,6 @@ def started() -> Iterator[Client]:
 
 @pytest.fixture
 def sandbox(started: Client) -> Client:
-    """The one process of the session, as good as new."""
+    """The sandbox process of the session, reset to its initial state."""
     assert started.request("POST", "/control/reset").status == 200
     return started

@@ -9,7 +9,7 @@ from sandbox.tests.client import Client
 FILM = "/imdbapi/titles/tt1375666"
 
 
-def test_calls_are_counted_and_described(sandbox: Client) -> None:
+def test_calls_are_counted_and_recorded(sandbox: Client) -> None:
     before = time.monotonic()
     headers = {"X-Correlation-ID": "abc", "User-Agent": "tester"}
     sandbox.get(FILM + "/images?pageSize=1", headers)
@@ -43,7 +43,7 @@ def test_calls_are_counted_and_described(sandbox: Client) -> None:
         ("/imdbapi/search/titles?query=monkey", {}, None, "query=monkey"),
     ],
 )
-def test_keys_are_noticed_but_not_kept(
+def test_the_place_of_a_key_is_recorded_but_not_the_key(
     sandbox: Client, target: str, headers: dict[str, str], key_in: str | None, query: str
 ) -> None:
     sandbox.get(target, headers)
@@ -67,21 +67,21 @@ def test_calls_can_be_filtered(sandbox: Client) -> None:
     assert "calls" not in sandbox.calls(summary=1)
 
 
-def test_control_itself_is_never_counted_or_faulted(sandbox: Client) -> None:
+def test_control_requests_are_neither_counted_nor_faulted(sandbox: Client) -> None:
     sandbox.fault("reset")
 
     assert sandbox.calls()["total"] == 0
     assert sandbox.calls()["connections"] == 0
 
 
-def test_strangers_are_counted_as_other(sandbox: Client) -> None:
+def test_unknown_paths_are_counted_as_other(sandbox: Client) -> None:
     assert sandbox.get("/elsewhere?x=1").status == 404
 
     assert sandbox.calls()["by_source"]["other"] == 1
     assert sandbox.last_call()["path"] == "/elsewhere"
 
 
-def test_a_kept_connection_is_counted_once(sandbox: Client) -> None:
+def test_a_keep_alive_connection_is_counted_once(sandbox: Client) -> None:
     connection = sandbox.connect()
     for _ in range(3):
         connection.request("GET", FILM)
@@ -92,7 +92,7 @@ def test_a_kept_connection_is_counted_once(sandbox: Client) -> None:
     assert sandbox.calls()["total"] == 3
 
 
-def test_the_most_calls_in_flight_are_remembered(sandbox: Client) -> None:
+def test_the_maximum_of_calls_in_flight_is_recorded(sandbox: Client) -> None:
     sandbox.set("imdbapi", latency_ms=300)
 
     with ThreadPoolExecutor(4) as pool:
@@ -109,10 +109,10 @@ def test_the_most_calls_in_flight_are_remembered(sandbox: Client) -> None:
 def test_latency_can_depend_on_the_path(sandbox: Client) -> None:
     sandbox.set("imdbapi", latency_ms={"/titles/*/images": 40})
 
-    begin = time.monotonic()
+    started = time.monotonic()
     sandbox.get(FILM + "/images")
 
-    assert time.monotonic() - begin >= 0.04
+    assert time.monotonic() - started >= 0.04
 
 
 def test_pipelined_requests_are_answered_in_order(sandbox: Client) -> None:
@@ -134,11 +134,11 @@ def test_head_has_no_body(sandbox: Client) -> None:
     assert int(answer.headers["Content-Length"]) > 1000
 
 
-def test_garbage_is_refused(sandbox: Client) -> None:
-    assert sandbox.everything("/ HTTP/9.9\x00").startswith(b"HTTP/1.1 400 ")
+def test_invalid_http_is_refused(sandbox: Client) -> None:
+    assert sandbox.read_until_close("/ HTTP/9.9\x00").startswith(b"HTTP/1.1 400 ")
 
 
-def test_reset_restores_the_start_state(sandbox: Client) -> None:
+def test_reset_restores_the_initial_state(sandbox: Client) -> None:
     fresh = sandbox.get("/control/settings").json
     sandbox.set("omdb", keys=["x"], latency_ms=1)
     sandbox.set("imdbapi", bucket={"capacity": 1, "per": 1})
@@ -167,7 +167,7 @@ def test_faults_can_be_listed_and_deleted(sandbox: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error", "allowed"),
+    ("description", "error", "allowed"),
     [
         ({"kind": "nope"}, "unknown kind 'nope'", "hang"),
         ({}, "unknown kind None", "hang"),
@@ -177,10 +177,10 @@ def test_faults_can_be_listed_and_deleted(sandbox: Client) -> None:
         ({"kind": "redirect"}, "needs location", "location"),
     ],
 )
-def test_an_unknown_wish_is_told_what_is_allowed(
-    sandbox: Client, wish: dict[str, Any], error: str, allowed: str
+def test_the_error_for_an_unknown_option_lists_the_allowed_ones(
+    sandbox: Client, description: dict[str, Any], error: str, allowed: str
 ) -> None:
-    answer = sandbox.request("POST", "/control/faults", wish)
+    answer = sandbox.request("POST", "/control/faults", description)
 
     assert answer.status == 400
     assert error in answer.json["error"]
@@ -188,7 +188,7 @@ def test_an_unknown_wish_is_told_what_is_allowed(
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "description",
     [
         {"kind": "delay", "seconds": "1"},
         {"kind": "delay", "seconds": -1},
@@ -212,8 +212,8 @@ def test_an_unknown_wish_is_told_what_is_allowed(
         [],
     ],
 )
-def test_a_wrong_value_is_refused(sandbox: Client, wish: Any) -> None:
-    answer = sandbox.request("POST", "/control/faults", wish)
+def test_an_invalid_value_is_refused(sandbox: Client, description: Any) -> None:
+    answer = sandbox.request("POST", "/control/faults", description)
 
     assert answer.status == 400
     assert "must be" in answer.json["error"]
@@ -221,7 +221,7 @@ def test_a_wrong_value_is_refused(sandbox: Client, wish: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "description",
     [
         {"tmdb": {}},
         {"imdbapi": 5},
@@ -241,17 +241,21 @@ def test_a_wrong_value_is_refused(sandbox: Client, wish: Any) -> None:
         {"omdb": {"daily_limit": -1}},
     ],
 )
-def test_settings_change_entirely_or_not_at_all(sandbox: Client, wish: dict[str, Any]) -> None:
+def test_settings_change_completely_or_not_at_all(
+    sandbox: Client, description: dict[str, Any]
+) -> None:
     before = sandbox.get("/control/settings").json
 
-    answer = sandbox.request("PATCH", "/control/settings", {"omdb": {"latency_ms": 9}, **wish})
+    answer = sandbox.request(
+        "PATCH", "/control/settings", {"omdb": {"latency_ms": 9}, **description}
+    )
 
     assert answer.status == 400
     assert answer.json["error"]
     assert sandbox.get("/control/settings").json == before
 
 
-def test_a_setting_can_be_taken_back(sandbox: Client) -> None:
+def test_a_setting_can_be_reset_to_null(sandbox: Client) -> None:
     sandbox.set("imdbapi", bucket={"capacity": 8, "per": 5})
 
     changed = sandbox.set("imdbapi", bucket=None)
@@ -263,10 +267,44 @@ def test_a_setting_can_be_taken_back(sandbox: Client) -> None:
     ("method", "target"),
     [("GET", "/control/nothing"), ("POST", "/control/settings"), ("GET", "/control/reset")],
 )
-def test_there_are_no_other_controls(sandbox: Client, method: str, target: str) -> None:
+def test_other_control_paths_are_not_found(sandbox: Client, method: str, target: str) -> None:
     assert sandbox.request(method, target).status == 404
 
 
 def test_an_unknown_filter_is_refused(sandbox: Client) -> None:
     assert sandbox.get("/control/calls?sorce=imdbapi").status == 400
     assert sandbox.get("/control/calls?since=yesterday").status == 400
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("imdbapi", FILM),
+        ("kinocheck", "/kinocheck/movies?imdb_id=tt1375666"),
+        ("watchmode", "/watchmode/v1/regions/"),
+        ("omdb", "/omdb/?i=tt1375666&apikey=5a4db0c5"),
+    ],
+)
+def test_every_source_can_have_a_rate_limit(sandbox: Client, source: str, target: str) -> None:
+    headers = {"X-API-Key": "sandbox-watchmode-key"} if source == "watchmode" else {}
+    sandbox.set(source, bucket={"capacity": 2, "per": 60}, retry_after="7")
+
+    answers = [sandbox.get(target, headers) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[-1].headers["Retry-After"] == "7"
+
+
+def test_calls_are_counted_by_source_and_path(sandbox: Client) -> None:
+    sandbox.get(FILM)
+    sandbox.get("/imdbapi/titles/tt0133093")
+    sandbox.get(FILM + "/images")
+    sandbox.watchmode("/title/1114888/sources/")
+
+    by_path = sandbox.calls(summary=1)["by_path"]
+
+    assert by_path["imdbapi"] == {"/titles/*": 2, "/titles/*/images": 1}
+    assert by_path["watchmode"] == {"/v1/title/*/sources": 1}
+    assert sandbox.calls(source="imdbapi", path="*/images")["by_path"] == {
+        "imdbapi": {"/titles/*/images": 1}
+    }

@@ -20,11 +20,11 @@ def fired(sandbox: Client) -> list[int]:
     return [row["fired"] for row in sandbox.get("/control/faults").json]
 
 
-def test_every_kind_but_delay_does_something() -> None:
+def test_only_delay_makes_no_response() -> None:
     assert [name for name, kind in KINDS.items() if kind.waits] == ["delay"]
 
 
-# Complete answers
+# Complete responses
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_every_kind_but_delay_does_something() -> None:
         ("bad_key", {}, 401, b'{"code":16,"message":"unauthenticated"}'),
     ],
 )
-def test_an_answer_is_replaced(
+def test_a_response_is_replaced(
     sandbox: Client, kind: str, options: dict[str, Any], status: int, body: bytes
 ) -> None:
     fault = sandbox.fault(kind, **options)
@@ -54,7 +54,7 @@ def test_an_answer_is_replaced(
     assert sandbox.last_call()["status"] == status
 
 
-def test_headers_are_sent_as_wished(sandbox: Client) -> None:
+def test_the_headers_of_a_status_fault_are_sent(sandbox: Client) -> None:
     sandbox.fault("status", status=503, headers={"Retry-After": "3"}, content_type="text/plain")
 
     headers = sandbox.get(FILM).headers
@@ -62,9 +62,12 @@ def test_headers_are_sent_as_wished(sandbox: Client) -> None:
     assert (headers["Retry-After"], headers["Content-Type"]) == ("3", "text/plain")
 
 
-def test_headers_can_be_put_on_a_real_answer(sandbox: Client) -> None:
-    wished = {"X-Correlation-ID": "theirs", "Content-Type": "text/html; charset=utf-7"}
-    sandbox.fault("headers", headers=wished)
+def test_headers_can_be_added_to_the_healthy_response(sandbox: Client) -> None:
+    headers_of_the_fault = {
+        "X-Correlation-ID": "theirs",
+        "Content-Type": "text/html; charset=utf-7",
+    }
+    sandbox.fault("headers", headers=headers_of_the_fault)
 
     answer = sandbox.get(FILM)
 
@@ -73,13 +76,13 @@ def test_headers_can_be_put_on_a_real_answer(sandbox: Client) -> None:
     assert answer.headers.get_all("Content-Type") == ["text/html; charset=utf-7"]
 
 
-def test_a_length_can_be_a_lie(sandbox: Client) -> None:
+def test_a_content_length_can_be_wrong(sandbox: Client) -> None:
     sandbox.fault("body", body="[]", headers={"Content-Length": "1"})
 
     assert sandbox.get(FILM).body == b"["
 
 
-def test_a_body_can_claim_an_encoding(sandbox: Client) -> None:
+def test_a_body_can_declare_an_encoding(sandbox: Client) -> None:
     sandbox.fault("body", body="not gzip", content_encoding="gzip")
 
     assert sandbox.get(FILM).headers["Content-Encoding"] == "gzip"
@@ -104,7 +107,7 @@ def test_patch_reaches_every_row_of_a_bare_array(sandbox: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_points_where_it_is_told(sandbox: Client, status: int) -> None:
+def test_a_redirect_has_the_given_location(sandbox: Client, status: int) -> None:
     sandbox.fault("redirect", status=status, location="http://127.0.0.1:9/")
 
     answer = sandbox.get(FILM)
@@ -124,7 +127,7 @@ def test_malformed_json_does_not_parse(sandbox: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 502, 522])
-def test_html_comes_with_any_status(sandbox: Client, status: int) -> None:
+def test_html_can_have_any_status(sandbox: Client, status: int) -> None:
     sandbox.fault("html", status=status)
 
     answer = sandbox.get(FILM)
@@ -144,7 +147,7 @@ def test_rate_limited_can_be_html_with_retry_after(sandbox: Client) -> None:
     assert answer.body.startswith(b"<!DOCTYPE html>")
 
 
-def test_each_source_words_its_quota_in_its_own_way(sandbox: Client) -> None:
+def test_each_source_has_its_own_quota_error(sandbox: Client) -> None:
     sandbox.fault("quota")
 
     watchmode = sandbox.watchmode("/regions/")
@@ -155,13 +158,13 @@ def test_each_source_words_its_quota_in_its_own_way(sandbox: Client) -> None:
     assert watchmode.headers["X-Account-Quota"] == watchmode.headers["X-Account-Quota-Used"]
 
 
-def test_a_quota_fault_leaves_the_true_quota_alone(sandbox: Client) -> None:
+def test_a_quota_fault_does_not_change_the_quota(sandbox: Client) -> None:
     sandbox.fault("quota", times=1)
 
     assert [sandbox.watchmode("/regions/").status for _ in range(2)] == [429, 200]
 
 
-def test_each_source_words_a_bad_key_in_its_own_way(sandbox: Client) -> None:
+def test_each_source_has_its_own_error_for_a_wrong_key(sandbox: Client) -> None:
     sandbox.fault("bad_key")
 
     assert sandbox.omdb(i="tt1375666").json["Error"] == "Invalid API key!"
@@ -169,14 +172,14 @@ def test_each_source_words_a_bad_key_in_its_own_way(sandbox: Client) -> None:
     assert sandbox.watchmode("/regions/").json["statusCode"] == 401
 
 
-def test_echo_key_sends_the_key_back(sandbox: Client) -> None:
+def test_echo_key_repeats_the_key(sandbox: Client) -> None:
     sandbox.fault("echo_key")
 
     assert b"canary-1" in sandbox.get("/omdb/?apikey=canary-1").body
     assert b"canary-2" in sandbox.get("/watchmode/v1/regions/", {"X-API-Key": "canary-2"}).body
 
 
-def test_nan_is_put_into_a_number(sandbox: Client) -> None:
+def test_nan_replaces_a_number(sandbox: Client) -> None:
     sandbox.fault("nan")
 
     answer = sandbox.get(FILM)
@@ -188,14 +191,14 @@ def test_nan_is_put_into_a_number(sandbox: Client) -> None:
 @pytest.mark.parametrize(
     ("kind", "escape"), [("nul", rb"I\u0000nception"), ("surrogate", rb"I\ud83dnception")]
 )
-def test_a_title_is_spoilt(sandbox: Client, kind: str, escape: bytes) -> None:
+def test_a_title_is_corrupted(sandbox: Client, kind: str, escape: bytes) -> None:
     sandbox.fault(kind)
 
     assert escape in sandbox.get(FILM).body
     assert escape in sandbox.omdb(i="tt1375666").body
 
 
-def test_the_field_to_spoil_can_be_named(sandbox: Client) -> None:
+def test_the_field_to_corrupt_can_be_chosen(sandbox: Client) -> None:
     sandbox.fault("nul", field="plot")
 
     film = sandbox.get(FILM).json
@@ -204,46 +207,46 @@ def test_the_field_to_spoil_can_be_named(sandbox: Client) -> None:
     assert "\0" not in film["primaryTitle"]
 
 
-def test_what_has_nothing_to_spoil_is_given_something(sandbox: Client) -> None:
+def test_a_field_is_added_if_none_can_be_corrupted(sandbox: Client) -> None:
     sandbox.fault("nan")
 
     assert b"NaN" in sandbox.get("/watchmode/v1/regions/").body
     assert b"NaN" in sandbox.get("/imdbapi/search/titles?query=xyzzy").body
 
 
-def test_a_real_answer_that_is_no_json_stays_as_it_is(sandbox: Client) -> None:
+def test_a_healthy_response_that_is_not_json_stays_unchanged(sandbox: Client) -> None:
     sandbox.fault("nan")
 
     assert b"inner\\spiritual" in sandbox.omdb(i="tt0079944").body
 
 
-# On the wire
+# Faults that take over the connection
 
 
-def test_delay_waits_before_the_real_answer(sandbox: Client) -> None:
+def test_delay_waits_before_the_healthy_response(sandbox: Client) -> None:
     fault = sandbox.fault("delay", seconds=0.04)
 
-    begin = time.monotonic()
+    started = time.monotonic()
     answer = sandbox.get(FILM)
 
-    assert time.monotonic() - begin >= 0.04
+    assert time.monotonic() - started >= 0.04
     assert answer.status == 200
     assert sandbox.last_call()["fault"] == fault
 
 
-def test_delay_combines_with_another_fault_whichever_is_newer(sandbox: Client) -> None:
+def test_delay_combines_with_another_fault_in_any_order(sandbox: Client) -> None:
     sandbox.fault("status", status=500, times=1)
     sandbox.fault("delay", seconds=0.03)
     sandbox.fault("status", status=502, skip=1)
 
-    begin = time.monotonic()
+    started = time.monotonic()
     statuses = [sandbox.get(FILM).status for _ in range(2)]
 
-    assert time.monotonic() - begin >= 0.03
+    assert time.monotonic() - started >= 0.03
     assert statuses == [500, 502]
 
 
-def test_hang_never_answers_and_ends_with_the_client(sandbox: Client) -> None:
+def test_hang_never_responds_and_ends_when_the_client_disconnects(sandbox: Client) -> None:
     sandbox.fault("hang")
 
     with sandbox.socket(FILM) as sock:
@@ -256,7 +259,7 @@ def test_hang_never_answers_and_ends_with_the_client(sandbox: Client) -> None:
     assert sandbox.get(FILM).status == 200
 
 
-def test_reset_sends_nothing_but_rst(sandbox: Client) -> None:
+def test_reset_sends_only_rst(sandbox: Client) -> None:
     sandbox.fault("reset")
 
     with sandbox.socket(FILM) as sock, pytest.raises(ConnectionResetError):
@@ -267,7 +270,9 @@ def test_reset_sends_nothing_but_rst(sandbox: Client) -> None:
     ("kind", "beginning"),
     [("reset_in_headers", b"HTTP/1.1 200 OK\r\n"), ("reset_in_body", b'{"id":"tt1375666"')],
 )
-def test_a_reset_can_come_later(sandbox: Client, kind: str, beginning: bytes) -> None:
+def test_a_reset_can_follow_part_of_the_response(
+    sandbox: Client, kind: str, beginning: bytes
+) -> None:
     sandbox.fault(kind)
     received = bytearray()
 
@@ -281,14 +286,14 @@ def test_a_reset_can_come_later(sandbox: Client, kind: str, beginning: bytes) ->
     assert beginning in received
 
 
-def test_truncate_promises_more_than_it_sends(sandbox: Client) -> None:
+def test_truncate_sends_less_than_its_content_length(sandbox: Client) -> None:
     sandbox.fault("truncate")
 
     with pytest.raises(http.client.IncompleteRead):
         sandbox.get(FILM)
 
 
-def test_close_early_promises_nothing(sandbox: Client) -> None:
+def test_close_early_sends_no_content_length(sandbox: Client) -> None:
     sandbox.fault("close_early")
 
     answer = sandbox.get(FILM)
@@ -329,10 +334,10 @@ def test_drip_body_is_complete_in_the_end(sandbox: Client) -> None:
 def test_raw_sends_exactly_those_bytes(sandbox: Client) -> None:
     sandbox.fault("raw", raw_b64=RAW)
 
-    assert sandbox.everything(FILM) == b"HTTP/1.1 999 Strange\r\n\r\n"
+    assert sandbox.read_until_close(FILM) == b"HTTP/1.1 999 Strange\r\n\r\n"
 
 
-def test_informational_answers_never_end(sandbox: Client) -> None:
+def test_informational_responses_never_end(sandbox: Client) -> None:
     sandbox.fault("informational_flood", interval=0.001)
 
     with sandbox.socket(FILM) as sock:
@@ -346,13 +351,13 @@ def test_informational_answers_never_end(sandbox: Client) -> None:
 def test_many_headers_are_sent(sandbox: Client) -> None:
     sandbox.fault("many_headers", count=500)
 
-    assert sandbox.everything(FILM).count(b"\r\nX-Header-") == 500
+    assert sandbox.read_until_close(FILM).count(b"\r\nX-Header-") == 500
 
 
 def test_a_big_header_is_sent(sandbox: Client) -> None:
     sandbox.fault("big_header", bytes=200_000)
 
-    assert b"x" * 200_000 in sandbox.everything(FILM)
+    assert b"x" * 200_000 in sandbox.read_until_close(FILM)
 
 
 def test_huge_is_valid_json_of_exactly_that_size(sandbox: Client) -> None:
@@ -364,7 +369,7 @@ def test_huge_is_valid_json_of_exactly_that_size(sandbox: Client) -> None:
     assert set(answer.json) == {"padding"}
 
 
-def test_endless_goes_on(sandbox: Client) -> None:
+def test_endless_does_not_end(sandbox: Client) -> None:
     sandbox.fault("endless")
 
     with sandbox.socket(FILM) as sock:
@@ -389,30 +394,30 @@ def test_a_gzip_bomb_is_small_and_correct(sandbox: Client, decoded: int) -> None
     assert json.loads(plain).keys() == {"padding"}
 
 
-def test_a_bomb_nobody_reads_does_not_pile_up(sandbox: Client) -> None:
+def test_a_huge_response_that_is_not_read_does_not_fill_memory(sandbox: Client) -> None:
     sandbox.fault("huge", bytes=2**40)
 
     with sandbox.socket(FILM):
         assert sandbox.get("/control/calls").status == 200
 
 
-# Which calls
+# Scope and order
 
 
-def test_a_fault_is_spent_after_its_times(sandbox: Client) -> None:
+def test_a_fault_stops_after_its_times(sandbox: Client) -> None:
     sandbox.fault("status", status=500, times=2)
 
     assert [sandbox.get(FILM).status for _ in range(3)] == [500, 500, 200]
     assert fired(sandbox) == [2]
 
 
-def test_a_fault_can_let_the_first_calls_through(sandbox: Client) -> None:
+def test_a_fault_can_skip_the_first_calls(sandbox: Client) -> None:
     sandbox.fault("status", status=500, skip=2, times=1)
 
     assert [sandbox.get(FILM).status for _ in range(4)] == [200, 200, 500, 200]
 
 
-def test_a_fault_aims_at_source_path_and_query(sandbox: Client) -> None:
+def test_a_fault_applies_to_a_source_a_path_and_a_query(sandbox: Client) -> None:
     sandbox.fault("status", status=500, source="imdbapi", path="/titles/*/images")
     sandbox.fault("status", status=503, source="omdb", query="*i=tt0133093*")
 
@@ -431,7 +436,7 @@ def test_the_newest_fault_wins(sandbox: Client) -> None:
     assert fired(sandbox) == [1, 0]
 
 
-def test_probability_hits_some_calls(sandbox: Client) -> None:
+def test_a_probability_selects_some_calls(sandbox: Client) -> None:
     sandbox.fault("status", status=500, probability=0.5)
 
     statuses = [sandbox.get(FILM).status for _ in range(40)]
@@ -446,14 +451,14 @@ def test_a_probability_of_zero_never_fires(sandbox: Client) -> None:
     assert sandbox.get(FILM).status == 200
 
 
-def test_an_answer_made_up_by_a_fault_costs_no_credit(sandbox: Client) -> None:
+def test_a_response_made_by_a_fault_costs_no_credit(sandbox: Client) -> None:
     sandbox.fault("html", times=1)
     sandbox.watchmode("/regions/")
 
     assert sandbox.watchmode("/status/").json["quotaUsed"] == 0
 
 
-def test_a_client_that_gives_up_leaves_nothing_in_flight(sandbox: Client) -> None:
+def test_a_call_of_a_client_that_disconnects_is_no_longer_in_flight(sandbox: Client) -> None:
     sandbox.fault("hang", times=1)
     with sandbox.socket(FILM):
         assert eventually(lambda: sandbox.calls()["total"] == 1)

@@ -64,18 +64,18 @@ def test_the_best_match_comes_first(sandbox: Client, query: str, best: str) -> N
     assert titles[0]["id"] == best
 
 
-def test_search_answers_are_stubs(sandbox: Client) -> None:
+def test_search_results_are_stubs(sandbox: Client) -> None:
     (hit,) = sandbox.get("/imdbapi/search/titles", query="interstellar").json["titles"]
 
     assert "plot" not in hit
     assert "directors" not in hit
 
 
-def test_search_keeps_to_the_limit(sandbox: Client) -> None:
+def test_search_respects_the_limit(sandbox: Client) -> None:
     assert len(sandbox.get("/imdbapi/search/titles", query="the", limit=3).json["titles"]) == 3
 
 
-def test_nothing_found_is_an_empty_object_or_by_setting_an_empty_list(sandbox: Client) -> None:
+def test_an_empty_result_is_an_empty_object_or_an_empty_list_by_setting(sandbox: Client) -> None:
     assert sandbox.get("/imdbapi/search/titles", query="xyzzy").json == {}
     assert sandbox.get("/imdbapi/titles/tt9999998/credits").json == {}
 
@@ -102,7 +102,7 @@ def test_nothing_found_is_an_empty_object_or_by_setting_an_empty_list(sandbox: C
         ("/imdbapi/", 404, 5),
     ],
 )
-def test_errors_carry_the_grpc_code(sandbox: Client, path: str, status: int, code: int) -> None:
+def test_errors_contain_the_grpc_code(sandbox: Client, path: str, status: int, code: int) -> None:
     answer = sandbox.get(path)
 
     assert answer.status == status
@@ -110,21 +110,21 @@ def test_errors_carry_the_grpc_code(sandbox: Client, path: str, status: int, cod
     assert answer.json["message"]
 
 
-def test_the_words_and_statuses_nobody_has_recorded_can_be_switched(sandbox: Client) -> None:
+def test_messages_and_statuses_that_are_not_recorded_are_settings(sandbox: Client) -> None:
     sandbox.set("imdbapi", malformed_id_status=404, not_found_message="no such title")
 
     assert sandbox.get("/imdbapi/titles/nonsense").status == 404
     assert sandbox.get("/imdbapi/titles/tt7654321").json["message"] == "no such title"
 
 
-def test_a_page_has_twenty_rows_unless_asked_otherwise(sandbox: Client) -> None:
+def test_a_page_has_twenty_rows_by_default(sandbox: Client) -> None:
     page = sandbox.get("/imdbapi/titles/tt4154796/credits").json
 
     assert len(page["credits"]) == 20
     assert page["totalCount"] > 100
 
 
-def test_following_the_tokens_gives_every_row_once(sandbox: Client) -> None:
+def test_following_the_tokens_returns_every_row_once(sandbox: Client) -> None:
     rows, token, pages = [], "", 0
     while token or not pages:
         query = {"pageSize": 50, "pageToken": token}
@@ -136,7 +136,7 @@ def test_following_the_tokens_gives_every_row_once(sandbox: Client) -> None:
     assert len(rows) == len(set(rows)) == page["totalCount"] == 205
 
 
-def test_a_token_fits_only_the_question_it_came_from(sandbox: Client) -> None:
+def test_a_token_is_valid_only_for_its_own_query(sandbox: Client) -> None:
     token = sandbox.get("/imdbapi/titles/tt1375666/images").json["nextPageToken"]
 
     answer = sandbox.get("/imdbapi/titles/tt4154796/images", pageToken=token)
@@ -154,7 +154,7 @@ def test_sections_can_be_filtered(sandbox: Client) -> None:
     assert [row["name"]["displayName"] for row in credits_["credits"]] == ["Christopher Nolan"]
 
 
-def test_categories_cast_works_only_if_switched_on(sandbox: Client) -> None:
+def test_categories_cast_works_only_if_enabled(sandbox: Client) -> None:
     path = "/imdbapi/titles/tt1375666/credits"
     assert sandbox.get(path, categories="cast").json == {}
 
@@ -173,7 +173,7 @@ def test_crew_has_no_characters(sandbox: Client) -> None:
     assert all("characters" not in row for row in rows if row["category"] == "director")
 
 
-def test_videos_cannot_be_played(sandbox: Client) -> None:
+def test_videos_have_no_url(sandbox: Client) -> None:
     video = sandbox.get("/imdbapi/titles/tt1375666/videos").json["videos"][0]
 
     assert video["id"].startswith("vi")
@@ -190,7 +190,7 @@ def test_release_dates_may_be_partial_and_are_not_counted(sandbox: Client) -> No
     assert "totalCount" not in page
 
 
-def test_certificates_tell_rows_of_one_country_apart_by_attributes(sandbox: Client) -> None:
+def test_certificates_of_one_country_differ_by_attributes(sandbox: Client) -> None:
     page = sandbox.get("/imdbapi/titles/tt1375666/certificates").json
     turkish = [row for row in page["certificates"] if row["country"]["code"] == "TR"]
 
@@ -220,7 +220,7 @@ def test_the_leaky_bucket_overflows(sandbox: Client) -> None:
     assert answers[-1].headers["Retry-After"] == "7"
 
 
-def test_all_sections_of_inception_have_something_to_show(sandbox: Client) -> None:
+def test_all_sections_of_inception_have_rows(sandbox: Client) -> None:
     for section in (
         "credits",
         "images",
@@ -232,5 +232,73 @@ def test_all_sections_of_inception_have_something_to_show(sandbox: Client) -> No
         assert sandbox.get(f"/imdbapi/titles/tt1375666/{section}").json[section]
 
 
-def test_only_get_is_offered(sandbox: Client) -> None:
+def test_only_get_is_allowed(sandbox: Client) -> None:
     assert sandbox.request("POST", "/imdbapi/titles/tt1375666", {}).status == 405
+
+
+BATCH = "/imdbapi/titles:batchGet"
+
+
+def test_a_batch_returns_full_titles(sandbox: Client) -> None:
+    batch = sandbox.get(BATCH, titleIds=["tt0133093", "tt1375666"]).json
+
+    assert sorted(ids(batch["titles"])) == ["tt0133093", "tt1375666"]
+    assert sandbox.get("/imdbapi/titles/tt1375666").json in batch["titles"]
+
+
+def test_a_batch_is_not_in_the_order_of_the_request(sandbox: Client) -> None:
+    forwards = sandbox.get(BATCH, titleIds=["tt0133093", "tt1375666"]).json
+    backwards = sandbox.get(BATCH, titleIds=["tt1375666", "tt0133093"]).json
+
+    assert ids(forwards["titles"]) == ids(backwards["titles"])
+
+
+def test_a_batch_leaves_unknown_ids_out(sandbox: Client) -> None:
+    batch = sandbox.get(BATCH, titleIds=["tt7654321", "tt1375666"]).json
+
+    assert ids(batch["titles"]) == ["tt1375666"]
+    assert sandbox.get(BATCH, titleIds=["tt7654321"]).json == {}
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_batch_with_an_unknown_id_can_be_an_error(sandbox: Client, status: int) -> None:
+    sandbox.set("imdbapi", batch_unknown_status=status)
+
+    assert sandbox.get(BATCH, titleIds=["tt7654321", "tt1375666"]).status == status
+    assert sandbox.get(BATCH, titleIds=["tt0133093", "tt1375666"]).status == 200
+
+
+@pytest.mark.parametrize(
+    "asked", [[], [f"tt000000{number}" for number in range(6)], ["tt1375666", "nonsense"]]
+)
+def test_a_batch_of_no_id_of_six_ids_or_of_a_malformed_id_is_refused(
+    sandbox: Client, asked: list[str]
+) -> None:
+    answer = sandbox.get(BATCH, titleIds=asked)
+
+    assert answer.status == 400
+    assert answer.json["code"] == 3
+
+
+@pytest.mark.parametrize("padded", ["tt001375666", "tt00000001375666"])
+def test_a_padded_id_returns_the_canonical_id(sandbox: Client, padded: str) -> None:
+    section = "/images?pageSize=1"
+
+    assert sandbox.get(f"/imdbapi/titles/{padded}").json["id"] == "tt1375666"
+    assert ids(sandbox.get(BATCH, titleIds=[padded, "tt1375666"]).json["titles"]) == ["tt1375666"]
+    assert (
+        sandbox.get(f"/imdbapi/titles/{padded}{section}").json
+        == sandbox.get(f"/imdbapi/titles/tt1375666{section}").json
+    )
+
+
+@pytest.mark.parametrize("section", ["credits", "images", "videos", "releaseDates"])
+def test_a_film_has_a_second_page_of_each_paged_section(sandbox: Client, section: str) -> None:
+    path = f"/imdbapi/titles/tt0120737/{section}"
+    first = sandbox.get(path, pageSize=50).json
+    second = sandbox.get(path, pageSize=50, pageToken=first["nextPageToken"]).json
+
+    assert len(first[section]) == 50
+    assert second[section]
+    assert [row for row in second[section] if row in first[section]] == []
+    assert sandbox.get(path, pageSize=50, pageToken=first["nextPageToken"] + "x").status == 400

@@ -51,7 +51,7 @@ def test_an_unknown_film_is_not_found(sandbox: Client) -> None:
     assert answer.json["code"] == 404
 
 
-def test_an_unknown_film_may_be_reported_with_200(sandbox: Client) -> None:
+def test_an_unknown_film_can_be_reported_with_200(sandbox: Client) -> None:
     sandbox.set("kinocheck", error_as_200=True)
 
     answer = sandbox.get("/kinocheck/movies", imdb_id="tt0000417")
@@ -61,7 +61,7 @@ def test_an_unknown_film_may_be_reported_with_200(sandbox: Client) -> None:
     assert "trailer" not in answer.json
 
 
-def test_without_a_language_the_answer_is_german(sandbox: Client) -> None:
+def test_without_a_language_the_response_is_german(sandbox: Client) -> None:
     german = sandbox.get("/kinocheck/movies", imdb_id="tt0111161").json
     english = sandbox.get("/kinocheck/movies", imdb_id="tt0111161", language="en").json
 
@@ -78,13 +78,13 @@ def test_without_a_language_the_answer_is_german(sandbox: Client) -> None:
         ("", {"Trailer", "Featurette", "Clip"}),
     ],
 )
-def test_categories_choose_the_videos(sandbox: Client, categories: str, shown: set[str]) -> None:
+def test_categories_filter_the_videos(sandbox: Client, categories: str, shown: set[str]) -> None:
     film = sandbox.get("/kinocheck/movies", imdb_id="tt4154796", categories=categories).json
 
     assert {video["categories"][0] for video in film["videos"]} == shown
 
 
-def test_views_are_sometimes_text(sandbox: Client) -> None:
+def test_views_are_sometimes_a_string(sandbox: Client) -> None:
     def views(imdb_id: str) -> object:
         return sandbox.get("/kinocheck/movies", imdb_id=imdb_id).json["trailer"]["views"]
 
@@ -101,13 +101,13 @@ def test_lists_are_objects_with_numbered_keys(sandbox: Client) -> None:
     assert shown["0"]["resource"]["type"] in {"movie", "show"}
 
 
-def test_trending_begins_with_the_most_viewed(sandbox: Client) -> None:
+def test_trending_starts_with_the_most_viewed(sandbox: Client) -> None:
     shown = sandbox.get("/kinocheck/trailers/trending", limit=1).json
 
     assert shown["0"]["resource"]["imdb_id"] == "tt4154796"
 
 
-def test_fields_that_came_later_can_be_left_out(sandbox: Client) -> None:
+def test_newer_fields_can_be_left_out(sandbox: Client) -> None:
     sandbox.set("kinocheck", omit=["videos", "url", "genres", "recommendations"])
 
     film = sandbox.get("/kinocheck/movies", imdb_id="tt1375666").json
@@ -116,7 +116,7 @@ def test_fields_that_came_later_can_be_left_out(sandbox: Client) -> None:
     assert {"url", "genres"}.isdisjoint(film["trailer"])
 
 
-def test_the_key_is_optional_but_a_wrong_one_is_refused(sandbox: Client) -> None:
+def test_the_key_is_optional_but_a_wrong_key_is_refused(sandbox: Client) -> None:
     path = "/kinocheck/movies?imdb_id=tt1375666"
 
     assert sandbox.get(path).status == 200
@@ -129,7 +129,7 @@ def test_the_key_is_optional_but_a_wrong_one_is_refused(sandbox: Client) -> None
     assert sandbox.get(path, {"X-Api-Key": "canary"}).status == 200
 
 
-def test_the_host_header_can_be_demanded(sandbox: Client) -> None:
+def test_the_host_header_can_be_required(sandbox: Client) -> None:
     sandbox.set("kinocheck", require_host_header=True)
     path = "/kinocheck/movies?imdb_id=tt1375666"
 
@@ -137,9 +137,32 @@ def test_the_host_header_can_be_demanded(sandbox: Client) -> None:
     assert sandbox.get(path, KEY).status == 200
 
 
-def test_the_daily_quota_ends_with_429(sandbox: Client) -> None:
+def test_calls_beyond_the_daily_quota_get_429(sandbox: Client) -> None:
     sandbox.set("kinocheck", daily_quota=2)
 
     statuses = [sandbox.get("/kinocheck/movies", imdb_id="tt1375666").status for _ in range(3)]
 
     assert statuses == [200, 200, 429]
+
+
+def test_a_film_has_videos_of_all_categories_and_a_repeated_youtube_id(sandbox: Client) -> None:
+    film = sandbox.get("/kinocheck/movies", imdb_id="tt0120737", language="en").json
+    youtube_ids = [video["youtube_video_id"] for video in film["videos"]]
+
+    assert {video["categories"][0] for video in film["videos"]} == {
+        "Trailer",
+        "Teaser",
+        "Clip",
+        "Featurette",
+        "Behind the Scenes",
+    }
+    assert youtube_ids.count(film["trailer"]["youtube_video_id"]) == 2
+    assert [len(youtube_id) for youtube_id in youtube_ids if len(youtube_id) != 11] == [14]
+
+
+def test_a_film_has_videos_in_german_only(sandbox: Client) -> None:
+    english = sandbox.get("/kinocheck/movies", imdb_id="tt0067023", language="en").json
+    german = sandbox.get("/kinocheck/movies", imdb_id="tt0067023", language="de").json
+
+    assert (english["trailer"], english["videos"]) == (None, [])
+    assert german["trailer"]["language"] == "de"

@@ -6,7 +6,7 @@ import pytest
 from sandbox.tests.client import Client
 
 
-def test_a_film_is_all_strings(sandbox: Client) -> None:
+def test_all_values_of_a_film_are_strings(sandbox: Client) -> None:
     answer = sandbox.omdb(i="tt1375666")
     film = answer.json
 
@@ -44,14 +44,14 @@ def test_series_and_films_have_different_fields(sandbox: Client) -> None:
     assert "totalSeasons" not in sandbox.omdb(i="tt1375666").json
 
 
-def test_an_episode_names_its_series(sandbox: Client) -> None:
+def test_an_episode_refers_to_its_series(sandbox: Client) -> None:
     episode = sandbox.omdb(i="tt2301451").json
 
     assert (episode["Season"], episode["Episode"]) == ("5", "14")
     assert episode["seriesID"] == "tt0903747"
 
 
-def test_the_plot_can_be_had_in_full(sandbox: Client) -> None:
+def test_the_full_plot_can_be_requested(sandbox: Client) -> None:
     short, full = (sandbox.omdb(i="tt1375666", plot=plot).json for plot in ("short", "full"))
 
     assert len(full["Plot"]) > len(short["Plot"])
@@ -63,7 +63,7 @@ def test_a_title_is_found_by_name_type_and_year(sandbox: Client) -> None:
     assert sandbox.omdb(t="lost", type="series").json["imdbID"] == "tt0411008"
 
 
-def test_search_has_ten_rows_a_page_and_counts_in_text(sandbox: Client) -> None:
+def test_search_has_ten_rows_a_page_and_a_string_total(sandbox: Client) -> None:
     first, second = (sandbox.omdb(s="the", page=page).json for page in ("1", "2"))
 
     assert len(first["Search"]) == 10
@@ -75,7 +75,7 @@ def test_search_finds_original_titles(sandbox: Client) -> None:
     assert sandbox.omdb(s="七人の侍").json["Search"][0]["imdbID"] == "tt0047478"
 
 
-def test_a_season_is_listed_with_iso_dates(sandbox: Client) -> None:
+def test_a_season_has_iso_dates(sandbox: Client) -> None:
     season = sandbox.omdb(i="tt0903747", Season="1").json
 
     assert len(season["Episodes"]) == 7
@@ -94,24 +94,30 @@ def test_a_season_is_listed_with_iso_dates(sandbox: Client) -> None:
         ({"i": "nonsense"}, "Incorrect IMDb ID."),
         ({"i": "tt9999998"}, "Error getting data."),
         ({"s": "it"}, "Too many results."),
+        ({"s": "i"}, "Must provide more than one character."),
+        ({"s": "!!!"}, "Object reference not set to an instance of an object."),
+        (
+            {"s": 'bad "good'},
+            "Syntax error near 'bad \"good' in the full-text search condition 'bad \"good'.",
+        ),
         ({}, "Something went wrong."),
         ({"i": "tt0411008", "Season": "1"}, "Series or season not found!"),
     ],
 )
-def test_errors_arrive_with_200(sandbox: Client, query: dict[str, str], error: str) -> None:
+def test_errors_have_status_200(sandbox: Client, query: dict[str, str], error: str) -> None:
     answer = sandbox.omdb(**query)
 
     assert answer.status == 200
     assert answer.json == {"Response": "False", "Error": error}
 
 
-def test_past_the_end_can_be_an_empty_page(sandbox: Client) -> None:
+def test_a_page_past_the_end_can_be_empty(sandbox: Client) -> None:
     sandbox.set("omdb", past_end_empty=True)
 
-    assert sandbox.omdb(s="the", page="99").json["Search"] == []
+    assert sandbox.omdb(s="the", page="99").json == {"Search": [], "Response": "True"}
 
 
-def test_an_id_that_is_no_number_gives_invalid_json(sandbox: Client) -> None:
+def test_an_id_that_is_not_a_number_gives_invalid_json(sandbox: Client) -> None:
     body = sandbox.omdb(i="tt3896198a").body.decode()
 
     assert "Conversion from string \"3896198a\" to type 'Double' is not valid." in body
@@ -151,7 +157,7 @@ def test_a_bad_key_is_401(sandbox: Client, key: str, error: str) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 200])
-def test_the_daily_limit_is_told_only_by_its_text(sandbox: Client, status: int) -> None:
+def test_the_daily_limit_is_recognised_only_by_its_text(sandbox: Client, status: int) -> None:
     sandbox.set("omdb", daily_limit=1, quota_status=status)
     assert sandbox.omdb(i="tt1375666").json["Response"] == "True"
 
@@ -161,8 +167,13 @@ def test_the_daily_limit_is_told_only_by_its_text(sandbox: Client, status: int) 
     assert answer.json == {"Response": "False", "Error": "Request limit reached!"}
 
 
-def test_other_keys_can_be_planted(sandbox: Client) -> None:
+def test_the_accepted_keys_are_a_setting(sandbox: Client) -> None:
     sandbox.set("omdb", keys=["0badcafe"])
 
     assert sandbox.get("/omdb/?i=tt1375666&apikey=0badcafe").status == 200
     assert sandbox.omdb(i="tt1375666").status == 401
+
+
+@pytest.mark.parametrize("imdb_id", ["tt00042876", "tt42876", "tt0000042876"])
+def test_padded_and_shortened_ids_return_the_canonical_id(sandbox: Client, imdb_id: str) -> None:
+    assert b'"imdbID":"tt0042876"' in sandbox.omdb(i=imdb_id).body

@@ -21,7 +21,9 @@ def is_listening(port: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_quietly_even_with_a_hanging_client(number: signal.Signals) -> None:
+def test_a_signal_stops_it_without_output_even_with_a_hanging_client(
+    number: signal.Signals,
+) -> None:
     with running("--port", "0") as process:
         client = Client(port_of(process))
         client.fault("hang")
@@ -33,7 +35,7 @@ def test_a_signal_stops_it_quietly_even_with_a_hanging_client(number: signal.Sig
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_a_taken_port_is_one_clear_line(sandbox: Client) -> None:
+def test_a_port_in_use_is_reported_in_one_line(sandbox: Client) -> None:
     with running("--port", str(sandbox.port)) as process:
         out, err = process.communicate(timeout=PATIENCE)
 
@@ -43,7 +45,7 @@ def test_a_taken_port_is_one_clear_line(sandbox: Client) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "example.org", "192.0.2.1", "::"])
-def test_only_loopback_is_served(host: str) -> None:
+def test_only_loopback_addresses_are_accepted(host: str) -> None:
     with running("--host", host, "--port", "0") as process:
         out, err = process.communicate(timeout=PATIENCE)
 
@@ -90,7 +92,7 @@ def test_the_readme_lists_every_setting() -> None:
             assert f"`{name}`" in README
 
 
-def test_the_catalogue_is_whole() -> None:
+def test_the_catalogue_is_consistent() -> None:
     films = catalogue.load()
 
     assert len(films.films) >= 30
@@ -99,3 +101,16 @@ def test_the_catalogue_is_whole() -> None:
         assert set(film.languages) <= set(films.languages)
         assert {row["country"] for row in film.release_dates} <= set(films.countries)
         assert {row["country"] for row in film.certificates} <= set(films.countries)
+
+
+def test_copies_of_films_fill_the_catalogue() -> None:
+    with running("--port", "0", "--titles", "120") as process:
+        client = Client(port_of(process))
+
+        copy = client.get("/imdbapi/titles/tt5000069").json
+        sources = client.watchmode("/title/50000069/sources/").status
+        trailer = client.get("/kinocheck/movies", imdb_id="tt5000069").json["id"]
+
+        assert copy["primaryTitle"].endswith(" (copy 70)")
+        assert (sources, trailer) == (200, "copy69")
+        assert client.get("/imdbapi/titles/tt5000070").status == 404

@@ -32,7 +32,7 @@ def test_search_finds_a_title_by_its_imdb_id(sandbox: Client) -> None:
         ("tmdb_tv_id", "1396", "tt0903747"),
     ],
 )
-def test_search_has_other_fields(sandbox: Client, field: str, value: str, found: str) -> None:
+def test_search_supports_other_fields(sandbox: Client, field: str, value: str, found: str) -> None:
     (hit,) = sandbox.watchmode("/search", search_field=field, search_value=value).json[
         "title_results"
     ]
@@ -49,7 +49,7 @@ def test_search_has_other_fields(sandbox: Client, field: str, value: str, found:
         ("tmdb_person_id", "1"),
     ],
 )
-def test_an_unknown_title_gives_an_empty_list(sandbox: Client, field: str, value: str) -> None:
+def test_a_search_for_an_unknown_title_is_empty(sandbox: Client, field: str, value: str) -> None:
     answer = sandbox.watchmode("/search/", search_field=field, search_value=value)
 
     assert (answer.status, answer.json["title_results"]) == (200, [])
@@ -58,7 +58,7 @@ def test_an_unknown_title_gives_an_empty_list(sandbox: Client, field: str, value
 @pytest.mark.parametrize(
     "query", [{"imdb_id": "tt0109707"}, {"search_field": "imdb_id"}, {"search_field": "x"}]
 )
-def test_search_without_its_parameters_is_refused(sandbox: Client, query: dict[str, str]) -> None:
+def test_a_search_without_its_parameters_is_refused(sandbox: Client, query: dict[str, str]) -> None:
     answer = sandbox.watchmode("/search/", **query)
 
     assert answer.status == 400
@@ -88,13 +88,13 @@ def test_slashes_are_escaped(sandbox: Client) -> None:
 
 @pytest.mark.parametrize("title_id", ["tt0903747", "3173903", "tv-1396"])
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_title_answers_to_all_its_ids(sandbox: Client, title_id: str, slash: str) -> None:
+def test_a_title_is_found_by_all_its_ids(sandbox: Client, title_id: str, slash: str) -> None:
     rows = sandbox.watchmode(f"/title/{title_id}/sources{slash}", regions="TR").json
 
     assert (rows[0]["seasons"], rows[0]["episodes"]) == (5, 62)
 
 
-def test_without_regions_all_enabled_ones_are_answered(sandbox: Client) -> None:
+def test_without_regions_the_offers_of_all_enabled_regions_are_returned(sandbox: Client) -> None:
     assert {row["region"] for row in sandbox.watchmode(SOURCES).json} == {"TR", "US", "GB"}
 
 
@@ -116,7 +116,7 @@ def test_a_region_that_is_not_enabled_is_refused(sandbox: Client) -> None:
     assert sandbox.watchmode(SOURCES, regions="TR").status == 400
 
 
-def test_regions_tell_which_ones_are_enabled(sandbox: Client) -> None:
+def test_regions_show_which_ones_are_enabled(sandbox: Client) -> None:
     rows = {row["country"]: row for row in sandbox.watchmode("/regions").json}
 
     assert rows["TR"]["plan_enabled"] is True
@@ -144,7 +144,7 @@ def test_credits_are_counted(
 
 
 @pytest.mark.parametrize("status", [401, 402, 429])
-def test_a_used_up_quota_is_seen_in_the_headers(sandbox: Client, status: int) -> None:
+def test_the_headers_show_an_exhausted_quota(sandbox: Client, status: int) -> None:
     sandbox.set("watchmode", quota=10, quota_used=10, quota_status=status)
 
     answer = sandbox.watchmode(SOURCES, regions="TR")
@@ -162,10 +162,37 @@ def test_the_key_is_required(sandbox: Client, headers: dict[str, str] | None) ->
     assert "X-Account-Quota" in answer.headers
 
 
-def test_a_key_in_the_query_is_refused_unless_switched_on(sandbox: Client) -> None:
+def test_a_key_in_the_query_is_refused_unless_enabled(sandbox: Client) -> None:
     path = f"/watchmode/v1/regions/?apiKey={WATCHMODE['X-API-Key']}"
     assert sandbox.get(path).status == 401
 
     sandbox.set("watchmode", query_key_accepted=True)
 
     assert sandbox.get(path).status == 200
+
+
+def test_several_regions_are_answered_in_one_call(sandbox: Client) -> None:
+    sandbox.set("watchmode", regions=["TR", "DE", "FR"])
+
+    rows = sandbox.watchmode("/title/tt0211915/sources/", regions="TR,DE").json
+
+    assert {row["region"] for row in rows} == {"TR", "DE"}
+
+
+def test_one_region_that_is_not_enabled_refuses_the_whole_call_without_charge(
+    sandbox: Client,
+) -> None:
+    answer = sandbox.watchmode(SOURCES, regions="TR,DE")
+
+    assert answer.status == 400
+    assert answer.headers["X-Account-Quota-Used"] == "0"
+
+
+def test_a_search_can_return_rows_of_other_titles_before_the_match(sandbox: Client) -> None:
+    sandbox.set("watchmode", unmatched_rows=True)
+
+    rows = sandbox.watchmode("/search/", search_field="imdb_id", search_value="tt0109707").json[
+        "title_results"
+    ]
+
+    assert [row["imdb_id"] for row in rows] == [None, "tt9999001", "tt0109707"]

@@ -1,39 +1,33 @@
-"""`manage.py refresh_films`: for a scheduler, so that stored films do not grow old."""
+"""`manage.py refresh_films`: renews stored films, for a scheduler."""
 
-import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandError
-from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from filmosphere import wiring
-from filmosphere.batch_command import BatchCommand
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-# Made-up ids are forgotten so long after somebody asked for them.
-_FORGOTTEN_AFTER = timedelta(days=1)
+from filmosphere.arguments import age, count
+from filmosphere.batch_command import BatchCommand, database_faults_named
 
 
 class Command(BatchCommand):
-    """Fetches stored films anew that were saved too long ago, the oldest first."""
+    """Refreshes stored films that are older than an age, oldest first."""
 
     help = (
-        "Fetch stored films anew whose data is older than an age, oldest first, at the pace of the "
-        "sources, and clear what is remembered of ids that came to no film."
+        "Refresh stored films that are older than an age, oldest first, at the rate that the "
+        "sources allow."
     )
 
     get_cache = staticmethod(wiring.film_cache)
-    get_register = staticmethod(wiring.fetch_register)
+    get_leases = staticmethod(wiring.fetch_leases)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the age and the limit."""
         parser.add_argument(
-            "--older-than", required=True, type=_age, metavar="AGE", help="such as 30m, 12h or 7d"
+            "--older-than", required=True, type=age, metavar="AGE", help="such as 30m, 12h or 7d"
         )
-        parser.add_argument("--limit", type=_limit, metavar="N", help="at most so many films")
+        parser.add_argument("--limit", type=count, metavar="N", help="at most N films")
 
     def handle(
         self,
@@ -43,29 +37,9 @@ class Command(BatchCommand):
         verbosity: int,
         **options: Any,
     ) -> None:
-        """Refresh, and tidy up."""
+        """Choose the films, then refresh."""
         saved_since = timezone.now() - older_than
-        try:
-            cache, register = self.get_cache(), self.get_register()
-            forgotten = register.forget_unstored(
-                timezone.now() - _FORGOTTEN_AFTER, stored=cache.stored_ids()
-            )
-            due = cache.saved_before(saved_since, without=register.resting())
-        except (DatabaseError, InterfaceError) as exc:
-            raise CommandError(f"the database cannot be used ({type(exc).__name__})") from exc
-        if forgotten:
-            self.stdout.write(f"{forgotten} ids without a film are forgotten")
-        self.bring(due[:limit], saved_since=saved_since, verbosity=verbosity)
-
-
-def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text, re.ASCII)
-    if not match:
-        raise ArgumentTypeError("an age is a number and m, h or d, such as 30m, 12h or 7d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-def _limit(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", text, re.ASCII):
-        raise ArgumentTypeError("a limit is a number of films over 0")
-    return int(text)
+        with database_faults_named():
+            cache, leases = self.get_cache(), self.get_leases()
+            due = cache.saved_before(saved_since, without=leases.resting(), limit=limit)
+        self.fetch(due, saved_since=saved_since, verbosity=verbosity)

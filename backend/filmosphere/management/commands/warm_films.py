@@ -1,4 +1,4 @@
-"""`manage.py warm_films`: films into the database before anybody asks for them."""
+"""`manage.py warm_films`: stores films before the first request for them."""
 
 import sys
 from argparse import ArgumentParser
@@ -16,15 +16,15 @@ _SHOWN_MISTAKES = 5
 
 
 class Command(BatchCommand):
-    """Fetches the films that are not stored, fresh and whole, as fast as their sources allow."""
+    """Fetches the films that are not stored, fresh and whole, at the rate of the sources."""
 
     help = (
-        "Fetch films ahead of readers, at the pace of the sources. A film that is stored, fresh "
-        "and whole costs nothing, so a run that was cut short is simply started again."
+        "Fetch films before readers request them, at the rate that the sources allow. A film that "
+        "is stored, fresh and whole costs no call, so an interrupted run can be started again."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the three ways in which ids arrive."""
+        """Declare the three ways to pass ids."""
         parser.add_argument(
             "imdb_ids", nargs="*", metavar="ID", help="such as tt1375666; - reads standard input"
         )
@@ -35,16 +35,16 @@ class Command(BatchCommand):
     def handle(
         self, *args: Any, imdb_ids: list[str], file: str | None, verbosity: int, **options: Any
     ) -> None:
-        """Fetch the films named."""
+        """Fetch the given films."""
         if not imdb_ids and file is None:
             raise CommandError(
-                "Name films: ids as arguments, --file PATH, or - for standard input."
+                "Pass ids as arguments, with --file PATH, or with - on standard input."
             )
-        self.bring(_checked(imdb_ids, file), saved_since=None, verbosity=verbosity)
+        self.fetch(_checked(imdb_ids, file), saved_since=None, verbosity=verbosity)
 
 
 def _checked(arguments: list[str], file: str | None) -> list[str]:
-    """Return each id once, in order; one mistake anywhere and nothing is fetched."""
+    """Return each id once, in order; raises `CommandError` if one of them is invalid."""
     ids: dict[str, None] = {}
     mistakes: list[str] = []
     for place, text in _named(arguments, file):
@@ -55,7 +55,7 @@ def _checked(arguments: list[str], file: str | None) -> list[str]:
     if mistakes:
         more = len(mistakes) - _SHOWN_MISTAKES
         shown = "\n  ".join(mistakes[:_SHOWN_MISTAKES] + ([f"and {more} more"] if more > 0 else []))
-        raise CommandError(f"An IMDb id is 'tt' followed by digits. These are none:\n  {shown}")
+        raise CommandError(f"An IMDb id is 'tt' followed by digits. Invalid:\n  {shown}")
     return list(ids)
 
 
