@@ -5,7 +5,7 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import nullcontext
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,27 +52,28 @@ class Command(ServiceCommand):
                         update_fields=["watchmode_id"],
                     )
                     counts["stored"] += len(chunk)
-        except (OSError, UnicodeError, csv.Error) as exc:
+        except OSError as exc:
             raise CommandError(f"{path} cannot be read ({type(exc).__name__})") from exc
         self.stdout.write(f"{counts['stored']} titles stored, {counts['skipped']} rows skipped")
 
 
-def _opened(path: str) -> Any:
+def _opened(path: str) -> TextIO:
+    """Open the file or standard input; bytes that are not UTF-8 become U+FFFD."""
     if path == "-":
-        return nullcontext(sys.stdin)
-    return Path(path).open(encoding="utf-8-sig", newline="")
+        return TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="replace", newline="")
+    return Path(path).open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _titles(lines: TextIO, counts: dict[str, int], bar: "tqdm[Any]") -> Iterator[WatchmodeTitle]:
     """Yield the rows that have both ids; counts the others as skipped."""
-    rows = csv.reader(lines)
-    names = [_normalized(name) for name in next(rows, [])]
+    names = [_normalized(name) for name in _fields(next(lines, ""))]
     try:
         watchmode, imdb = names.index("watchmodeid"), names.index("imdbid")
     except ValueError:
         raise CommandError("the header has no columns `Watchmode ID` and `IMDB ID`") from None
-    for row in rows:
+    for line in lines:
         bar.update()
+        row = _fields(line)
         number = row[watchmode].strip() if watchmode < len(row) else ""
         imdb_id = canonical_imdb_id(row[imdb].strip()) if imdb < len(row) else None
         is_number = re.fullmatch("[0-9]{1,19}", number) and 0 < int(number) <= _LARGEST_ID
@@ -80,6 +81,17 @@ def _titles(lines: TextIO, counts: dict[str, int], bar: "tqdm[Any]") -> Iterator
             counts["skipped"] += 1
             continue
         yield WatchmodeTitle(imdb_id=imdb_id, watchmode_id=int(number))
+
+
+def _fields(line: str) -> list[str]:
+    """Return the fields of a row, none if it is malformed.
+
+    A row is one line, so that a quote that is not closed ends with it.
+    """
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return []
 
 
 def _normalized(name: str) -> str:
