@@ -30,7 +30,8 @@ _LONGEST_TOKEN = 1_000
 class WatchmodeId:
     """Watchmode's id of a film: `value` is None if Watchmode does not know the film.
 
-    `is_known` says that it need not be looked up.
+    `is_known` says that it need not be looked up. A value that is not known is one that Watchmode
+    dropped.
     """
 
     value: int | None = None
@@ -127,8 +128,8 @@ class FanOut:
             return self._offers(self._watchmode.get_streaming_sources(value))
         except UpstreamNotFound:
             if known.is_known:
-                # Watchmode dropped the id: the next fetch looks it up again.
-                found.set_result(WatchmodeId())
+                # Watchmode dropped the id: the next fetch does not use it.
+                found.set_result(WatchmodeId(value))
             return self._offers([])
 
     def _offers(self, rows: list[dict[str, Any]]) -> SectionAnswer:

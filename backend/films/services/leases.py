@@ -107,12 +107,16 @@ class FetchLeases:
             self._kept[lease.token] = self._now()
 
     @_TIME.time()
-    def finish(self, lease: Lease, **findings: Any) -> bool:
+    def finish(self, lease: Lease, *, dropped_id: int | None = None, **findings: Any) -> bool:
         """End the lease and store the findings, columns of `FilmFetch`, in one step.
 
-        False, and nothing is stored, if another process took the lease over: what was fetched
-        under it may be older than what that process stored.
+        False, and they are not stored, if another process took the lease over: what was fetched
+        under it may be older than what that process stored. `dropped_id` is an id that Watchmode
+        does not have any more; it is removed from the id map.
         """
+        if dropped_id is not None:
+            dropped = WatchmodeTitle.objects.filter(imdb_id=lease.imdb_id, watchmode_id=dropped_id)
+            dropped.delete()
         with self._lock:
             self._kept.pop(lease.token, None)
         ended = {"token": "", "leased_until": None, "ended_at": self._now(), **findings}

@@ -50,7 +50,8 @@ class RefreshPolicy:
     `longest_retry`, or up to a day if the metadata cannot be used; for sections see `RetryPolicy`.
     `lifetimes` has the sections that live longer than the film. Watchmode's id is good for
     `watchmode_id`. Watchmode's answer that it does not know a title is believed for `unknown_new`
-    if the title is of this or last year or has no year, else for `unknown_old`.
+    if the title is of this or last year or has no year, else for `unknown_old`. An id of the id map
+    is used instead of a lookup.
     """
 
     sections: RetryPolicy
@@ -411,13 +412,15 @@ class FilmRefresher:
         return False
 
     def _findings(self, fetch: Fetch, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-        """Return the columns of the film's record that the fetch changes."""
+        """Return what `FetchLeases.finish` stores of the fetch."""
         now, record = self._now(), fetch.lease.record
         findings: dict[str, Any] = {}
         found = next((each.result() for each in fetch.watchmode_id if each.done()), None)
         if found is not None:
-            findings["watchmode_id"] = found.value
+            findings["watchmode_id"] = found.value if found.is_known else None
             findings["watchmode_at"] = now if found.is_known else None
+            if not found.is_known:
+                findings["dropped_id"] = found.value
         if METADATA.name not in outcomes:
             return findings
         metadata = outcomes[METADATA.name]
@@ -443,18 +446,16 @@ class FilmRefresher:
         return min(max(2 * (record.retry_at - record.ended_at), self._policy.retry), longest)
 
     def _known_watchmode_id(self, record: FilmFetch, last: FilmPayload | None) -> WatchmodeId:
-        if record.watchmode_id is None and record.mapped_id is not None:
-            return WatchmodeId(record.mapped_id, is_known=True)
-        if record.watchmode_at is None:
-            return WatchmodeId()
         lifetime = self._policy.watchmode_id
         if record.watchmode_id is None:
             year = last["metadata"].get("startYear") if last is not None else None
             is_old = isinstance(year, int) and year < self._now().year - 1
             lifetime = self._policy.unknown_old if is_old else self._policy.unknown_new
-        if self._now() - record.watchmode_at >= lifetime:
-            return WatchmodeId()
-        return WatchmodeId(record.watchmode_id, is_known=True)
+        looked_up_at = record.watchmode_at
+        is_current = looked_up_at is not None and self._now() - looked_up_at < lifetime
+        if record.mapped_id is not None and (record.watchmode_id is None or not is_current):
+            return WatchmodeId(record.mapped_id, is_known=True)
+        return WatchmodeId(record.watchmode_id, is_known=True) if is_current else WatchmodeId()
 
 
 def _outcome(payload: FilmPayload | None, error: BaseException | None) -> str:

@@ -102,14 +102,14 @@ class TestWatchmodeId:
         assert outcomes(calls)["streaming"].value == []
         assert service.watchmode.calls == []
 
-    def test_a_known_id_that_watchmode_dropped_is_known_no_more(self):
+    def test_a_known_id_that_watchmode_dropped_is_not_known_any_more(self):
         service = Service()
         service.watchmode.fail(UpstreamNotFound("watchmode", "x"), "get_streaming_sources")
 
         calls = submit(service, sections=["streaming"])
 
         assert outcomes(calls)["streaming"].value == []
-        assert calls.watchmode_id.result(5) == WatchmodeId()
+        assert calls.watchmode_id.result(5) == WatchmodeId(1, is_known=False)
 
 
 class TestOrder:

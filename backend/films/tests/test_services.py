@@ -21,7 +21,7 @@ from core.errors import (
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.watchmode_service import WatchmodeService
-from films.models import Film, FilmFetch, FilmRendering
+from films.models import Film, FilmFetch, FilmRendering, WatchmodeTitle
 from films.payload import SECTION_NAMES, SECTIONS, FilmPayload, RetryPolicy, merge
 from films.services.background import BackgroundRefresher
 from films.services.film_aggregator import FilmAggregatorService
@@ -261,6 +261,60 @@ class TestFetchAndCache:
 
         assert service.fetch()["streaming"] != []
         assert service.watchmode.called == ["lookup_title_id", "get_streaming_sources"]
+
+    def test_an_id_of_the_id_map_saves_the_lookup(self, service):
+        WatchmodeTitle.objects.create(imdb_id=INCEPTION, watchmode_id=7)
+
+        service.fetch()
+
+        assert service.watchmode.calls == [("get_streaming_sources", 7)]
+
+    @pytest.mark.parametrize("known", [None, 5], ids=["unknown", "known"])
+    def test_an_id_of_the_id_map_is_used_when_the_one_that_was_looked_up_expires(
+        self, service, known
+    ):
+        service.watchmode.answers["lookup_title_id"] = known
+        service.fetch()
+        WatchmodeTitle.objects.create(imdb_id=INCEPTION, watchmode_id=7)
+        service.watchmode.calls.clear()
+        service.clock.advance(days=30)
+
+        service.fetch()
+
+        assert service.watchmode.calls == [("get_streaming_sources", 7)]
+
+    def test_a_looked_up_id_is_used_before_that_of_the_id_map(self, service):
+        service.fetch()
+        WatchmodeTitle.objects.create(imdb_id=INCEPTION, watchmode_id=7)
+        service.watchmode.calls.clear()
+        service.clock.advance(days=29)
+
+        service.fetch()
+
+        assert service.watchmode.calls == [("get_streaming_sources", 1182444)]
+
+    def test_an_id_of_the_id_map_that_is_gone_is_looked_up_by_the_next_fetch(self, service):
+        WatchmodeTitle.objects.create(imdb_id=INCEPTION, watchmode_id=7)
+        error = UpstreamNotFound("watchmode", "not_found")
+        service.watchmode.fail(error, "get_streaming_sources")
+        service.fetch()
+        service.watchmode.answers.clear()
+        service.watchmode.calls.clear()
+        service.clock.advance(hours=25)
+
+        assert service.fetch()["streaming"] != []
+        assert service.watchmode.called == ["lookup_title_id", "get_streaming_sources"]
+
+    def test_a_looked_up_id_that_is_gone_leaves_another_id_in_the_id_map(self, service):
+        service.fetch()
+        WatchmodeTitle.objects.create(imdb_id=INCEPTION, watchmode_id=7)
+        error = UpstreamNotFound("watchmode", "not_found")
+        service.watchmode.fail(error, "get_streaming_sources")
+        service.clock.advance(hours=25)
+
+        service.fetch()
+
+        assert WatchmodeTitle.objects.get().watchmode_id == 7
 
     def test_a_watchmode_id_is_kept_if_the_call_for_the_offers_fails(self, service):
         error = UpstreamUnavailable("watchmode", "http_5xx")
