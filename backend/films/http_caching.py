@@ -21,6 +21,7 @@ from films.payload import (
     to_json,
 )
 from films.presentation import Selection, cut, select
+from films.services.fan_out import Page
 from films.services.film_cache import Hit
 from web.cors import VARY
 from web.negotiation import accepts_gzip
@@ -163,13 +164,12 @@ class FilmAnswer:
         return cls(film, Body(body), until, film.retries([name]))
 
     @classmethod
-    def of_page(
-        cls, imdb_id: str, section: str, page: Mapping[str, Any], *, ttl: timedelta
-    ) -> "FilmAnswer":
+    def of_page(cls, imdb_id: str, section: str, page: Page, *, ttl: timedelta) -> "FilmAnswer":
         """Return the answer with a further page of a section."""
-        now = datetime.now(timezone.utc)
-        body = Body(section_body(imdb_id, section, to_json(page)))
-        return cls(FilmPayload({}, cached_at=now), body, (now + ttl).timestamp(), ())
+        fetched_at = datetime.fromtimestamp(page.fetched_at, tz=timezone.utc)
+        film = FilmPayload({}, cached_at=fetched_at, was_fetched=page.was_fetched)
+        body = Body(section_body(imdb_id, section, to_json(page.value)))
+        return cls(film, body, (fetched_at + ttl).timestamp(), ())
 
     def with_body(self, body: bytes) -> "FilmAnswer":
         """Return the answer with another body."""

@@ -259,7 +259,9 @@ get_films = extend_schema(
 _PAGE_TOKEN = OpenApiParameter(
     "page_token",
     str,
-    description="The `nextPageToken` of the page before: answers the next page.",
+    description=(
+        "The `nextPageToken` of the page before: answers the next page. `Prefer` is ignored then."
+    ),
 )
 _COUNTRY = OpenApiParameter(
     "country",

@@ -17,7 +17,7 @@ from films import presentation
 from films.fast_search import MAX_AGE, SearchRequest
 from films.http_caching import FilmAnswer, film_response
 from films.payload import FilmPayload
-from films.services.fan_out import SectionPages
+from films.services.fan_out import Page, SectionPages
 from films.services.film_aggregator import FilmAggregatorService, Reader, reading_as
 from films.services.film_cache import FilmCacheService, Hit
 from films.services.film_search import FilmSearchService
@@ -133,18 +133,28 @@ class SectionView(_FetchingView):
         imdb_id = parse_imdb_id(imdb_id)
         width = _image_width(request)
         token = query_parameter(request, "page_token")
-        reader = self.reader(request)
+        wait = None
         if token is not None:
-            page = self.get_pages().page(imdb_id, self.section, token)
+            page = self._page(imdb_id, token)
             answer = FilmAnswer.of_page(imdb_id, self.section, page, ttl=self.get_cache().ttl)
         else:
+            reader = self.reader(request)
+            wait = reader.wait
             film = self.fetch(imdb_id, reader)
             answer = FilmAnswer.of_section(
                 film, self.section, ttl=self.get_cache().ttl, beside=self.beside(request, film)
             )
         if width is not None:
             answer = answer.with_body(presentation.with_image_width(answer.body.plain, width))
-        return film_response(request, answer, wait=reader.wait)
+        return film_response(request, answer, wait=wait)
+
+    def _page(self, imdb_id: str, token: str) -> Page:
+        pages = self.get_pages()
+        page = pages.cached(imdb_id, self.section, token)
+        if page is None:
+            self._count_miss(self.get_aggregator().vouches_for(imdb_id))
+            page = pages.fetch(imdb_id, self.section, token)
+        return page
 
     def beside(self, request: HttpRequest, film: FilmPayload) -> dict[str, Any]:
         """Return further keys of the answer, beside the section."""

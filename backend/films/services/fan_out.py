@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -145,6 +146,18 @@ class FanOut:
         return SectionAnswer(videos.trailer, videos.alternatives)
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a section, and when it was fetched (Unix time).
+
+    `was_fetched` says that it comes from the source rather than from the cache.
+    """
+
+    value: dict[str, Any]
+    fetched_at: float
+    was_fetched: bool
+
+
 class SectionPages:
     """Fetches pages of sections from IMDb and keeps each for `keep_seconds` in the Django cache.
 
@@ -172,22 +185,22 @@ class SectionPages:
             "release_dates": imdb.get_release_dates,
         }
 
-    def page(self, imdb_id: str, section: str, token: str) -> dict[str, Any]:
+    def cached(self, imdb_id: str, section: str, token: str) -> Page | None:
+        """Return what `fetch` would return if that needs no call, else None."""
+        match cache.get(self._key(imdb_id, section, token)):
+            case {"page": dict(value), "fetched_at": float(fetched_at)}:
+                note_outcome("memory")
+                # Another machine's clock may be ahead.
+                return Page(value, min(fetched_at, time.time()), was_fetched=False)
+        return None
+
+    def fetch(self, imdb_id: str, section: str, token: str) -> Page:
         """Return the page that a `nextPageToken` names, in the shape of the section.
 
         Raises `InvalidInput` for a section without pages and a token that the source refuses,
         `UpstreamError` if the source could not be called, `Overloaded` if too many requests wait.
         """
-        if section not in self._methods:
-            raise InvalidInput(f"'page_token' is for {', '.join(self._methods)}.")
-        if not token or len(token) > _LONGEST_TOKEN:
-            raise InvalidInput("'page_token' is the nextPageToken of the page before.")
-        digest = hashlib.sha256(token.encode()).hexdigest()
-        key = f"page_{imdb_id}_{section}_{digest}"
-        found = cache.get(key)
-        if isinstance(found, dict):
-            note_outcome("memory")
-            return found
+        key = self._key(imdb_id, section, token)
         with (
             occupied(self._miss_slots, "Too many pages are being fetched right now."),
             deadline_of(Deadline(self._deadline_seconds)),
@@ -196,9 +209,19 @@ class SectionPages:
         note_outcome("miss")
         return page
 
-    def _fetch(self, key: str, imdb_id: str, section: str, token: str) -> dict[str, Any]:
+    def _key(self, imdb_id: str, section: str, token: str) -> str:
+        if section not in self._methods:
+            raise InvalidInput(f"'page_token' is for {', '.join(self._methods)}.")
+        if not token or len(token) > _LONGEST_TOKEN:
+            raise InvalidInput("'page_token' is the nextPageToken of the page before.")
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        return f"page_{imdb_id}_{section}_{digest}"
+
+    def _fetch(self, key: str, imdb_id: str, section: str, token: str) -> Page:
         release_connection()
         call = partial(self._methods[section], imdb_id, token)
-        page = outcome_of(self._source.submit(call), self._source.name)
-        cache.set(key, page, self._keep_seconds)
+        value = outcome_of(self._source.submit(call), self._source.name)
+        page = Page(value, time.time(), was_fetched=True)
+        kept = {"page": page.value, "fetched_at": page.fetched_at}
+        cache.set(key, kept, self._keep_seconds)
         return page

@@ -184,6 +184,16 @@ class FilmAggregatorService:
         except Overloaded as exc:
             return films | dict.fromkeys(missing, exc)
 
+    def vouches_for(self, imdb_id: str) -> bool:
+        """Whether the film is stored, or something else shows that the title exists.
+
+        Raises `UpstreamNotFound` if IMDb reported that there is no such title.
+        """
+        film = self._cache.get_cached(imdb_id)
+        record = self._leases.record(imdb_id)
+        self._raise_if_known_to_fail(record, film)
+        return film is not None or self._leases.is_vouched_for(record)
+
     def _fetch_missing(
         self, missing: Mapping[str, FilmFetch], patience: "_Patience"
     ) -> dict[str, FilmPayload | Exception | None]:

@@ -160,6 +160,9 @@ class FakeAggregator:
     def fetch_many(self, imdb_ids: Sequence[str]) -> dict[str, Any]:
         raise NotImplementedError
 
+    def vouches_for(self, imdb_id: str) -> bool:
+        return self.is_vouched_for
+
 
 class FakeSearch:
     """Finds the same titles for every text, or raises; `kept` are the texts in the cache."""

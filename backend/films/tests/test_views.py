@@ -13,6 +13,7 @@ from django.db import OperationalError
 from django.test import Client, override_settings
 from django.urls import clear_url_caches, include, path
 from django.utils import timezone
+from django.utils.http import http_date
 
 from core.errors import (
     Overloaded,
@@ -354,6 +355,98 @@ class TestPages:
             monkeypatch.setattr("time.time", lambda moment=started + seconds: moment)
             get(f"{FILM}/credits?page_token=next")
             assert service.call_count == calls
+
+    # Redis has a clock of its own.
+    @override_settings(
+        CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    )
+    def test_the_headers_follow_from_when_the_page_was_fetched(self, service, monkeypatch):
+        started = float(int(time.time()))
+        answers = []
+        for seconds in (0, 40):
+            monkeypatch.setattr("time.time", lambda moment=started + seconds: moment)
+            answers.append(get(f"{FILM}/credits?page_token=next"))
+
+        assert [answer["Cache-Status"] for answer in answers] == [
+            "Filmosphere; fwd=miss; stored; ttl=86400",
+            "Filmosphere; hit; ttl=86360",
+        ]
+        assert [answer["Cache-Control"] for answer in answers] == [
+            "public, max-age=86400, stale-if-error=86400",
+            "public, max-age=86360, stale-if-error=86400",
+        ]
+        assert {answer["Last-Modified"] for answer in answers} == {http_date(started)}
+
+    def test_a_page_from_a_clock_that_is_ahead_is_not_kept_longer(self, service, monkeypatch):
+        started = time.time()
+        monkeypatch.setattr("time.time", lambda: started + 50)
+        get(f"{FILM}/credits?page_token=next")
+        monkeypatch.setattr("time.time", lambda: started)
+
+        answer = get(f"{FILM}/credits?page_token=next")
+
+        assert answer["Cache-Control"].startswith("public, max-age=86400,")
+        assert answer["Last-Modified"] == http_date(started)
+
+    def test_what_is_kept_in_another_form_is_fetched_again(self, service):
+        key = self.pages._key(INCEPTION, "credits", "next")
+        cache.set(key, {"credits": []})
+
+        answer = get(f"{FILM}/credits?page_token=next")
+
+        assert answer.json()["credits"]["credits"]
+        assert service.call_count == 1
+
+    def test_a_preferred_wait_is_ignored_and_not_confirmed(self, service):
+        answer = get(f"{FILM}/credits?page_token=next", prefer="wait=1")
+
+        assert answer.status_code == 200
+        assert "Preference-Applied" not in answer
+        assert "Prefer" not in answer["Vary"]
+
+    def test_pages_that_are_not_in_the_cache_are_counted_per_caller(self, service):
+        with rates(miss="2/min"):
+            kept = [get(f"{FILM}/credits?page_token=one").status_code for _ in range(3)]
+            others = [get(f"{FILM}/credits?page_token={each}") for each in ("two", "three")]
+
+        assert kept == [200, 200, 200]
+        assert [answer.status_code for answer in others] == [200, 429]
+        assert others[1].json()["reason"] == "throttled"
+        assert service.call_count == 2
+
+    def test_an_invalid_token_is_not_counted(self, service):
+        with rates(miss="1/min"):
+            get(f"{FILM}/credits?page_token=")
+
+            assert get(f"{FILM}/credits?page_token=next").status_code == 200
+
+    @pytest.mark.django_db
+    def test_pages_of_titles_that_nothing_vouches_for_have_a_limit_of_their_own(self, service):
+        serve(pages=self.pages, aggregator=service.aggregator)
+        service.vouch_for("tt0000001")
+        service.fetch(INCEPTION)
+        service.imdb.calls.clear()
+
+        with rates(unknown="1/min"):
+            answers = [
+                get(f"/api/films/{imdb_id}/credits?page_token=next")
+                for imdb_id in ("tt0000001", INCEPTION, "tt0000002", "tt0000003")
+            ]
+
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert len(service.imdb.calls) == 3
+
+    @pytest.mark.django_db
+    def test_a_page_of_a_title_that_is_known_not_to_exist_costs_no_call(self, service):
+        serve(pages=self.pages, aggregator=service.aggregator)
+        service.imdb.fail(UpstreamNotFound("imdbapi", "not_found"), "get_metadata")
+        get(FILM)
+        service.imdb.calls.clear()
+
+        answer = get(f"{FILM}/credits?page_token=next")
+
+        assert (answer.status_code, answer.json()["reason"]) == (404, "not_found")
+        assert service.imdb.calls == []
 
     @pytest.mark.parametrize("address", ["certificates?page_token=x", "credits?page_token="])
     def test_a_section_without_pages_and_an_empty_token_are_400(self, service, address):
