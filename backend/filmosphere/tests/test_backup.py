@@ -3,15 +3,20 @@
 import os
 import re
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from django.db import connection
 
 from tools.harness.databases import (
+    connect,
+    eventually,
     execute,
+    has_pgbouncer,
     has_postgres_programs,
     migrated_postgres,
+    pgbouncer,
     postgres_program,
 )
 from tools.harness.server import PROJECT, manage, on_sandbox, server
@@ -60,12 +65,33 @@ def test_a_restored_database_serves_a_film_without_an_upstream_call(
     assert execute(url, "SELECT count(*) FROM films_filmrendering") == [(1,)]
 
 
-def run(command: str, url: str, folder) -> None:
+@pytest.mark.skipif(not has_pgbouncer, reason="PgBouncer is not installed here")
+def test_a_dump_changes_no_connection_that_a_pooler_gives_to_the_service(postgres, tmp_path):
+    dump, _ = COMMANDS
+    connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    # Each transaction uses another one of four connections.
+    pool = {"default_pool_size": "4", "min_pool_size": "4", "server_round_robin": "1"}
+    # They are opened while there is a client.
+    with pgbouncer(postgres, **pool) as pooled, closing(connect(pooled)):
+        eventually(lambda: execute(pooled, connected) == [(4,)])
+
+        run(dump, postgres.url, tmp_path, pooled_url=pooled)
+
+        paths = {execute(pooled, "SHOW search_path")[0] for _ in range(8)}
+        assert paths == {('"$user", public',)}
+
+
+def run(command: str, url: str, folder, *, pooled_url: str = "") -> None:
     # `pg_dump` must not be older than the server.
     programs = Path(postgres_program("initdb")).parent
     subprocess.run(
         ["sh", "-c", command],
         cwd=folder,
-        env={**os.environ, "DATABASE_URL": url, "PATH": f"{programs}:{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "POSTGRES_URL": url,
+            "DATABASE_URL": pooled_url,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+        },
         check=True,
     )
