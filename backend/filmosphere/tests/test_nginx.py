@@ -74,8 +74,20 @@ def test_a_copy_says_nothing_of_the_limits_of_another_client(front):
     assert [copy.get_all(name) for name in LIMITS] == [None] * 3
 
 
-def test_metrics_are_not_public(front):
-    answer = get(f"{front}/metrics")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "/metrics/",
+        "/metrics%2F",
+        "//metrics/",
+        "/%6Detrics",
+        "/metrics%0A",
+        "/a/../metrics/",
+    ],
+)
+def test_metrics_are_not_public(front, path):
+    answer = get(f"{front}{path}")
 
     assert (answer.status, answer.json["reason"]) == (404, "unknown_route")
 
