@@ -47,7 +47,7 @@ class FilmRendering(models.Model):
     gzipped_version = models.CharField(max_length=32)
     gzipped = models.BinaryField()
     parts = models.TextField()
-    # JSON of `FilmPayload.extras`.
+    # `films.payload.extras_to_text`.
     extras = models.TextField(default="{}")
 
     def __str__(self) -> str:

@@ -354,38 +354,6 @@ def _warning(section: Section, code: str, message: str) -> dict[str, str]:
     return {"section": section.name, "source": section.source, "code": code, "message": message}
 
 
-def is_valid(imdb_id: str, value: Any) -> bool:
-    """Whether a stored value is a payload of this film: its twelve keys and their outer types."""
-    if not isinstance(value, dict) or set(value) != set(KEYS) or value["imdb_id"] != imdb_id:
-        return False
-    metadata, warnings = value["metadata"], value["warnings"]
-    return (
-        isinstance(value["title"], str)
-        and isinstance(metadata, dict)
-        and isinstance(metadata.get("primaryTitle"), str)
-        and all(_has_type_of_section(section, value[section.name]) for section in SECTIONS)
-        and isinstance(warnings, list)
-        and all(_is_warning(warning) for warning in warnings)
-    )
-
-
-def _has_type_of_section(section: Section, value: Any) -> bool:
-    if section is TRAILER:
-        return value is None or isinstance(value, dict)
-    if section is STREAMING:
-        return isinstance(value, list) and all(isinstance(row, dict) for row in value)
-    return isinstance(value, dict)
-
-
-def _is_warning(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) == {"section", "source", "code", "message"}
-        and all(isinstance(text, str) for text in value.values())
-        and value["section"] in SECTION_NAMES
-    )
-
-
 # --- Bytes --------------------------------------------------------------------------------------
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
@@ -508,7 +476,7 @@ def parts_to_text(imdb_id: str, body: FilmBody) -> str:
             for name, p in body.parts.items()
         }
     )
-    return _seal(imdb_id, body.version, text) + text
+    return _sealed(text, imdb_id, body.version)
 
 
 def parts_from_text(text: str, *, imdb_id: str, version: str, now: datetime) -> Mapping[str, Part]:
@@ -542,10 +510,7 @@ class _StoredParts:
 # A film in use is read again and again with the same parts. An entry takes 2 KB.
 @lru_cache(maxsize=1000)
 def _stored_parts(text: str, imdb_id: str, version: str) -> _StoredParts:
-    seal, encoded = text[:_VERSION_LENGTH], text[_VERSION_LENGTH:]
-    if seal != _seal(imdb_id, version, encoded):
-        raise ValueError("not the parts of this body")
-    stored = json.loads(encoded)
+    stored = json.loads(_unsealed(text, imdb_id, version))
     try:
         parts = {name: Part(*stored[name]) for name in SECTION_NAMES}
     except (KeyError, TypeError) as exc:
@@ -557,5 +522,31 @@ def _stored_parts(text: str, imdb_id: str, version: str) -> _StoredParts:
     )
 
 
-def _seal(imdb_id: str, version: str, parts: str) -> str:
-    return version_of(f"{imdb_id} {version} {parts}".encode())
+def extras_to_text(imdb_id: str, payload: FilmPayload, version: str) -> str:
+    """Return the extras of a payload with this version as they are stored, in the same way."""
+    text = json.dumps(payload.extras, ensure_ascii=False, separators=(",", ":"))
+    return _sealed(text, imdb_id, version, "extras")
+
+
+def extras_from_text(text: str, *, imdb_id: str, version: str) -> dict[str, Any]:
+    """Return the extras in what `extras_to_text` returned for this film and version.
+
+    Raises `ValueError` for any other text.
+    """
+    extras: dict[str, Any] = json.loads(_unsealed(text, imdb_id, version, "extras"))
+    return extras
+
+
+def _sealed(text: str, *belongs_to: str) -> str:
+    return _seal(text, belongs_to) + text
+
+
+def _unsealed(sealed: str, *belongs_to: str) -> str:
+    seal, text = sealed[:_VERSION_LENGTH], sealed[_VERSION_LENGTH:]
+    if seal != _seal(text, belongs_to):
+        raise ValueError("not stored with this body")
+    return text
+
+
+def _seal(text: str, belongs_to: Iterable[str]) -> str:
+    return version_of(" ".join([*belongs_to, text]).encode())

@@ -83,6 +83,11 @@ def sanitize(value: T, shape: Any, *, source: str) -> T:
     return value
 
 
+def has_shape(value: Any, shape: Any) -> bool:
+    """Whether `sanitize` would remove nothing; `shape` may also be None beside one of its own."""
+    return not _invalid_places(value, shape)
+
+
 _Place: TypeAlias = tuple[int | str, ...]
 
 

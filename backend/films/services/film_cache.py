@@ -31,12 +31,14 @@ from films.payload import (
     FilmPayload,
     Part,
     SectionState,
-    is_valid,
+    extras_from_text,
+    extras_to_text,
     parts_from_text,
     parts_to_text,
     render,
     version_of,
 )
+from films.validation import is_valid
 
 logger = logging.getLogger(__name__)
 
@@ -236,12 +238,14 @@ class FilmCacheService:
         # A row that was never cached counts as expired.
         cached_at = aware(cached_at) if cached_at else datetime.fromtimestamp(0, tz=timezone.utc)
         parts = _parts(imdb_id, version, parts_text, self._now())
+        extras = {} if parts is None else _extras(imdb_id, version, extras_text)
         payload = FilmPayload(
             value,
             cached_at=cached_at,
             states=_states(parts or {}),
-            extras=_extras(extras_text),
-            is_fresh=self._is_fresh(cached_at),
+            extras=extras,
+            # Only the sources have the extras that are damaged.
+            is_fresh=self._is_fresh(cached_at) and extras is not None,
         )
         if parts is None and payload.is_fresh:
             self._store_missing_rendering(imdb_id, payload, aware(updated_at))
@@ -366,13 +370,17 @@ def _rendering_row(
         version_of(body.gzipped),
         body.gzipped,
         parts_to_text(imdb_id, body),
-        json.dumps(payload.extras, ensure_ascii=False, separators=(",", ":")),
+        extras_to_text(imdb_id, payload, body.version),
     ]
 
 
-def _extras(text: str | None) -> dict[str, Any]:
-    value = _json_or_none(text)
-    return value if isinstance(value, dict) else {}
+def _extras(imdb_id: str, version: str, text: str) -> dict[str, Any] | None:
+    """Return the extras, None if they are damaged."""
+    try:
+        return extras_from_text(text, imdb_id=imdb_id, version=version)
+    except ValueError:
+        _log_damaged(imdb_id)
+        return None
 
 
 def _parts(

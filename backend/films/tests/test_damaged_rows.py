@@ -9,14 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.test import RequestFactory
+from django.db import connection
+from django.test import Client, RequestFactory
+from django.urls import clear_url_caches
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from films.fast_path import FastPath
 from films.http_caching import FilmAnswer, film_response
 from films.models import Film, FilmFetch, FilmRendering
-from films.payload import KEYS, SectionState, is_valid
+from films.payload import KEYS, SectionState
 from films.tests.fakes import (
     INCEPTION,
     Clock,
@@ -27,6 +29,8 @@ from films.tests.fakes import (
 )
 from films.tests.service import Service
 from films.tests.wsgi import Answer, call
+from films.urls import film_paths
+from films.validation import is_valid
 
 pytestmark = pytest.mark.django_db
 FILM = f"/api/films/{INCEPTION}"
@@ -58,6 +62,13 @@ def changed_bytes(draw: Any) -> Any:
     return lambda data: data[: place % len(data)] + byte + data[place % len(data) + 1 :]
 
 
+damaged_texts = st.one_of(
+    texts,
+    # A text column of PostgreSQL cannot hold NUL.
+    changed_bytes().map(
+        lambda damage: lambda text: damage(text.encode()).replace(b"\0", b"?").decode("latin1")
+    ),
+)
 film_damages = st.fixed_dictionaries(
     {},
     optional={
@@ -74,15 +85,8 @@ rendering_damages = st.fixed_dictionaries(
         "gzipped_version": st.text("0123456789abcdef", max_size=32),
         "body": changed_bytes(),
         "gzipped": changed_bytes(),
-        "parts": st.one_of(
-            texts,
-            # A text column of PostgreSQL cannot hold NUL.
-            changed_bytes().map(
-                lambda damage: (
-                    lambda text: damage(text.encode()).replace(b"\0", b"?").decode("latin1")
-                )
-            ),
-        ),
+        "parts": damaged_texts,
+        "extras": damaged_texts,
     },
 )
 
@@ -269,6 +273,131 @@ class TestPayload:
 
         with pytest.raises(Exception, match="imdbapi"):
             service.fetch()
+
+
+urlpatterns: list = []
+
+
+@pytest.fixture
+def service(settings):
+    """A service with one stored film behind the views."""
+    service = Service()
+    service.vouch_for(INCEPTION)
+    service.cache.save_cache(
+        INCEPTION, film_payload(extras={"trailer": [OTHER_TRAILER], "streaming": EXTRA_OFFERS})
+    )
+    urlpatterns[:] = film_paths(
+        get_aggregator=lambda: service.aggregator,
+        get_search=lambda: service.search,
+        get_cache=lambda: service.cache,
+        get_pages=pytest.fail,
+        get_sources=list,
+        regions=("TR",),
+        longest_wait=15,
+    )
+    settings.ROOT_URLCONF = __name__
+    clear_url_caches()
+    yield service
+    clear_url_caches()
+
+
+OTHER_TRAILER = {"youtube_video_id": "8hP9D6kZseM"}
+EXTRA_OFFERS = {"offers": [{"source_id": 203, "type": "sub", "region": "TR"}], "not_covered": []}
+GROUPED = f"/films/{INCEPTION}/streaming?view=grouped"
+ALTERNATIVES = f"/films/{INCEPTION}/trailer?alternatives=true"
+
+
+class TestExtras:
+    @pytest.mark.parametrize("address", [GROUPED, ALTERNATIVES])
+    @pytest.mark.parametrize(
+        "extras",
+        [
+            '{"streaming":"x"}',
+            "[1]",
+            '{"offers":[1]}',
+            '{"streaming":{"offers":[1]}}',
+            '{"streaming":{"not_covered":5}}',
+            '{"trailer":"x"}',
+            "",
+            "null",
+        ],
+    )
+    def test_damaged_extras_are_fetched_again_once(self, service, address, extras):
+        FilmRendering.objects.update(extras=extras)
+
+        answers = [Client().get(address) for _ in range(2)]
+
+        assert [each.status_code for each in answers] == [200, 200]
+        assert service.call_count == 10
+
+    def test_places_of_sections_are_no_extras(self, service):
+        FilmRendering.objects.update(extras=FilmRendering.objects.get().parts)
+
+        assert Client().get(GROUPED).status_code == 200
+
+    def test_without_sources_the_film_is_shown_without_them(self, service):
+        FilmRendering.objects.update(extras="[1]")
+        service.break_sources()
+
+        answer = Client().get(ALTERNATIVES)
+
+        assert (answer.status_code, answer.json()["alternatives"]) == (200, [])
+        assert service.cache.get_cached(INCEPTION).extras == {}
+
+    def test_good_extras_cost_no_call(self, service):
+        assert Client().get(ALTERNATIVES).json()["alternatives"] == [OTHER_TRAILER]
+        assert Client().get(GROUPED).json()["regions"]["TR"]["sub"]
+        assert service.call_count == 0
+
+
+class TestSections:
+    @pytest.mark.parametrize(
+        ("address", "changes"),
+        [
+            (f"/search?q={INCEPTION}", {"metadata": {"primaryTitle": "Inception"}}),
+            (f"/search?q={INCEPTION}", {"metadata": payload_of(OTHER)["metadata"]}),
+            (
+                f"/search?q={INCEPTION}&year=2010",
+                {"metadata": payload_of()["metadata"] | {"startYear": "x"}},
+            ),
+            (
+                f"/films/{INCEPTION}/certificates?country=TR",
+                {"certificates": {"certificates": "x"}},
+            ),
+            (
+                f"/films/{INCEPTION}/release_dates?country=TR",
+                {"release_dates": {"releaseDates": [1]}},
+            ),
+            (
+                f"/films/{INCEPTION}/release_dates?country=TR",
+                {"release_dates": {"releaseDates": [{"country": "TR"}]}},
+            ),
+            (GROUPED, {"streaming": [{"region": "TR", "type": "sub", "source_id": [1]}]}),
+            (ALTERNATIVES, {"trailer": {"youtube_video_id": 5}}),
+        ],
+    )
+    def test_a_section_of_another_shape_is_treated_as_absent_and_replaced(
+        self, service, address, changes
+    ):
+        FilmRendering.objects.all().delete()
+        Film.objects.update(full_json=payload_of(**changes))
+
+        answer = Client().get(address)
+
+        assert answer.status_code == 200
+        assert OTHER not in answer.content.decode()
+        film = service.fetch()
+        assert all(film[name] != value for name, value in changes.items())
+
+    def test_text_that_cannot_be_sent_is_treated_as_absent(self, service):
+        if connection.vendor == "postgresql":
+            pytest.skip("a jsonb column cannot hold it")
+        FilmRendering.objects.all().delete()
+        Film.objects.update(
+            full_json=payload_of(metadata=payload_of()["metadata"] | {"x": "\ud800"})
+        )
+
+        assert Client().get(f"/films/{INCEPTION}/metadata").status_code == 200
 
 
 class TestClockThatWasAhead:

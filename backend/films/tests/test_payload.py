@@ -17,7 +17,6 @@ from films.payload import (
     FilmPayload,
     RetryPolicy,
     SectionState,
-    is_valid,
     merge,
     parts_from_text,
     parts_to_text,
@@ -26,6 +25,7 @@ from films.payload import (
     section_body,
 )
 from films.tests.fakes import INCEPTION, film_payload, payload_of, warning
+from films.validation import is_valid
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
@@ -40,7 +40,7 @@ payloads = st.fixed_dictionaries(
     {
         "imdb_id": st.just(INCEPTION),
         "title": texts,
-        "metadata": objects.map(lambda each: {**each, "primaryTitle": "x"}),
+        "metadata": objects.map(lambda each: {**each, "id": INCEPTION, "primaryTitle": "x"}),
         **dict.fromkeys(SECTION_NAMES[1:7], objects),
         "trailer": st.none() | objects,
         "streaming": st.lists(objects, max_size=3),
@@ -130,7 +130,7 @@ class TestParts:
         changed = text[:place] + change + text[end:]
 
         if changed != text:
-            with pytest.raises(ValueError, match="parts of"):
+            with pytest.raises(ValueError, match="with this body"):
                 parts_from_text(changed, imdb_id=INCEPTION, version=rendered.version, now=NOW)
 
     def test_the_parts_of_another_film_or_version_are_refused(self):
@@ -138,7 +138,7 @@ class TestParts:
         text = parts_to_text(INCEPTION, rendered)
 
         for imdb_id, version in (("tt0000001", rendered.version), (INCEPTION, "0" * 32)):
-            with pytest.raises(ValueError, match="parts of"):
+            with pytest.raises(ValueError, match="with this body"):
                 parts_from_text(text, imdb_id=imdb_id, version=version, now=NOW)
 
     @pytest.mark.parametrize(
@@ -206,7 +206,12 @@ class TestIsValid:
             {"title": None},
             {"metadata": []},
             {"metadata": {}},
-            {"metadata": {"primaryTitle": None}},
+            {"metadata": {"id": INCEPTION, "primaryTitle": None}},
+            {"metadata": {"id": INCEPTION}},
+            {"metadata": {"primaryTitle": "Inception"}},
+            {"metadata": {"id": "tt0000001", "primaryTitle": "Inception"}},
+            {"metadata": {"id": INCEPTION, "primaryTitle": "Inception", "startYear": "x"}},
+            {"certificates": {"certificates": [1]}},
             {"credits": None},
             {"images": "x"},
             {"videos": [1]},
