@@ -58,7 +58,7 @@ class KnownAnswers:
                 "source": str(source),
                 "code": str(code),
                 "reason": str(reason),
-                "until": int() | float() as until,
+                "until": float() as until,
             }:
                 left = min(max(1.0, until - time.time()), TITLE_SECONDS)
                 return error_for_code(code)(source, reason, retry_after=left)

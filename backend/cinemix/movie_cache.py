@@ -90,7 +90,7 @@ class MovieCache:
             return None
         if movie.id != movie_id and movie.id != canonical_imdb_id(movie_id):
             return None
-        left = expires_at - time.time() if isinstance(expires_at, int | float) else 0.0
+        left = expires_at - time.time() if isinstance(expires_at, float) else 0.0
         return CachedMovie(movie, int(min(max(0.0, left), self.lifetime)))
 
     def store(self, movie_id: str, movie: BaseModel) -> None:

@@ -24,7 +24,7 @@ _django = get_wsgi_application()
 # It needs the settings and the applications.
 from filmosphere.observation import observe  # noqa: E402
 from filmosphere.wiring import fast_path, housekeeper  # noqa: E402
-from web.fast_path import Application, Environ, StartResponse  # noqa: E402
+from web.fast_path import Application, Environ, StartResponse, with_fallback  # noqa: E402
 from web.request_context import URLCONF  # noqa: E402
 
 
@@ -56,7 +56,7 @@ def _traced(spans: "Spans", application: Application) -> Application:
     return answer
 
 
-application = _giving_back(fast_path(_django))
+application = _giving_back(with_fallback(fast_path(_django), _django))
 operations = _giving_back(_at_operations_port)
 housekeeper().start()
 observe()

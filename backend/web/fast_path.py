@@ -1,5 +1,6 @@
 """WSGI (PEP 3333) without Django: what is answered before Django builds a request."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from core.errors import ServiceError
 from core.utils.logging import film_id
 from web.cors import cors_headers
 from web.request_context import accepted_id, in_request_context, is_allowed_host, log_request
+
+logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -84,6 +87,25 @@ class KeptAnswers:
             cache="memory",
             started=started,
         )
+
+
+def with_fallback(front: Application, behind: Application) -> Application:
+    """Let `behind` answer the requests for which `front` raises: a bug, logged with its traceback.
+
+    The server's own answer to it would not be JSON.
+    """
+
+    def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return front(environ, start_response)
+        except Exception:
+            identifier = accepted_id(environ.get("HTTP_X_CORRELATION_ID", ""))
+            environ["HTTP_X_CORRELATION_ID"] = identifier
+            with in_request_context(identifier):
+                logger.exception("unexpected error")
+            return behind(environ, start_response)
+
+    return answer
 
 
 def send(

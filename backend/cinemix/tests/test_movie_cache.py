@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 import uuid
 
 import pytest
@@ -88,7 +89,10 @@ def test_a_cached_movie_has_the_remaining_seconds(clock):
 
 
 @pytest.mark.usefixtures("_without_redis")
-@pytest.mark.parametrize(("expiry", "seconds"), [("x", 0), (None, 0), (-5, 0), (1e12, 3600)])
+@pytest.mark.parametrize(
+    ("expiry", "seconds"),
+    [("x", 0), (None, 0), (-5.0, 0), (10**400, 0), (1e12, 3600), (math.inf, 3600), (math.nan, 0)],
+)
 def test_a_damaged_time_of_expiry_never_exceeds_the_lifetime(clock, expiry, seconds):
     cache_movie("tt0411008", movie())
     caches["movies"].set("tt0411008_expires_at", expiry)

@@ -253,7 +253,17 @@ def test_other_errors_are_not_remembered(error):
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("value", ["x", [], {}, {"code": "not_found"}, {"invalid_input": 5}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x",
+        [],
+        {},
+        {"code": "not_found"},
+        {"invalid_input": 5},
+        {"source": "omdb", "code": "not_found", "reason": "x", "until": 10**400},
+    ],
+)
 def test_unreadable_values_in_the_cache_are_ignored(value):
     omdb = PagedOmdb(NOT_FOUND)
     movies = make_movies(omdb)

@@ -22,6 +22,7 @@ from core.services.slots import occupied
 from core.services.source import Combined, Priority, Source, outcome_of
 from core.services.watchmode_service import WatchmodeService
 from films.payload import METADATA, SECTIONS, SOURCE_OF, STREAMING, TRAILER, SectionAnswer
+from films.validation import has_shape
 
 # The longest `nextPageToken` that is passed on, in characters.
 _LONGEST_TOKEN = 1_000
@@ -188,7 +189,9 @@ class SectionPages:
     def cached(self, imdb_id: str, section: str, token: str) -> Page | None:
         """Return what `fetch` would return if that needs no call, else None."""
         match cache.get(self._key(imdb_id, section, token)):
-            case {"page": dict(value), "fetched_at": float(fetched_at)}:
+            case {"page": value, "fetched_at": float(fetched_at)} if (
+                has_shape(section, value) and fetched_at > 0
+            ):
                 note_outcome("memory")
                 # Another machine's clock may be ahead.
                 return Page(value, min(fetched_at, time.time()), was_fetched=False)

@@ -13,18 +13,19 @@ from functools import partial
 from typing import Any
 
 from django.core.cache import cache
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from core.cache_outcome import note_outcome
 from core.db import DATABASE_FAULTS, release_connection
 from core.deadline import Deadline, deadline_of
 from core.errors import InvalidInput, UpstreamNotFound
 from core.imdb_id import canonical_imdb_id
+from core.services import shapes
 from core.services.imdb_service import IMDbService
-from core.services.shapes import image_url_of
 from core.services.single_flight import SingleFlight
 from core.services.slots import occupied
 from core.services.source import Source, outcome_of
-from core.utils.stored_json import json_or
 from films.payload import FilmPayload
 from films.services.leases import FetchLeases
 
@@ -200,10 +201,10 @@ def results_of(
     kept: str, query: str, wanted: SearchFilter = SearchFilter()
 ) -> list[dict[str, Any]] | None:
     """Return what a search finds in the titles that are kept of it, None if they are unreadable."""
-    titles = json_or(kept, None)
-    if not isinstance(titles, list) or not all(
-        isinstance(title, dict) and set(title) == _TITLE_KEYS for title in titles
-    ):
+    try:
+        titles: list[dict[str, Any]] = _kept_titles.validate_json(kept, strict=True)
+    # ValidationError, and UnicodeEncodeError for lone surrogates.
+    except ValueError:
         return None
     return _results(titles, query, wanted)
 
@@ -234,17 +235,27 @@ def _cache_key(query: str) -> str:
     return f"titles_{hashlib.sha256(query.lower().encode()).hexdigest()}"
 
 
-_TITLE_KEYS = {"imdb_id", "title", "original", "year", "end_year", "image", "type"}
+class _KeptTitle(TypedDict):
+    imdb_id: str
+    title: str | None
+    original: str | None
+    year: shapes.Int32 | None
+    end_year: shapes.Int32 | None
+    image: shapes.WebUrl | None
+    type: str | None
+
+
+_kept_titles: TypeAdapter[Any] = TypeAdapter(list[_KeptTitle])
 
 
 def _title(title: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a title; each value but `imdb_id` may be null."""
+    """Return what is kept of a title, a `_KeptTitle`."""
     return {
         "imdb_id": title["id"],
         "title": title.get("primaryTitle") or title.get("originalTitle"),
         "original": title.get("originalTitle"),
         "year": title.get("startYear"),
         "end_year": title.get("endYear"),
-        "image": image_url_of(title),
+        "image": shapes.image_url_of(title),
         "type": title.get("type"),
     }

@@ -1,5 +1,7 @@
 """Searches that are answered from what is kept of them."""
 
+import json
+
 import pytest
 from django.core.cache import cache
 from django.test import Client, override_settings
@@ -103,11 +105,47 @@ def test_titles_that_are_found_later_are_answered(service):
     assert INCEPTION.encode() not in find(service, "q=inception").body
 
 
+KEPT = {
+    "imdb_id": INCEPTION,
+    "title": "Inception",
+    "original": None,
+    "year": 2010,
+    "end_year": None,
+    "image": IMAGE,
+    "type": "movie",
+}
+
+
 @pytest.mark.parametrize(
-    "value", ["nonsense", "[" * 100_000, "[1]", '[{"imdb_id": "tt1"}]', "{}", [], 5]
+    "value",
+    [
+        "nonsense",
+        "[" * 100_000,
+        "[1]",
+        '[{"imdb_id": "tt1"}]',
+        "{}",
+        [],
+        5,
+        *(
+            json.dumps([KEPT | changes])
+            for changes in (
+                {"imdb_id": None},
+                {"title": 5},
+                {"title": "\ud800"},
+                {"original": {}},
+                {"year": "x"},
+                {"year": 10**400},
+                {"end_year": [1]},
+                {"image": "javascript:alert(1)"},
+                {"type": [1]},
+            )
+        ),
+        json.dumps([KEPT | {"title": "\ud800"}], ensure_ascii=False),
+    ],
 )
-def test_a_value_of_another_shape_is_not_kept(service, monkeypatch, value):
+@pytest.mark.parametrize("filters", ["", "&type=movie", "&year=2010"])
+def test_a_value_of_another_shape_is_not_kept(service, monkeypatch, value, filters):
     monkeypatch.setattr(cache, "get", lambda key: value)
 
-    assert find(service, "q=inception") is None
+    assert find(service, f"q=inception{filters}") is None
     assert service.search.cached("inception") is None

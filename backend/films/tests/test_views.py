@@ -1,5 +1,6 @@
 """The film surface over HTTP, with the real error handling."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -388,9 +389,23 @@ class TestPages:
         assert answer["Cache-Control"].startswith("public, max-age=86400,")
         assert answer["Last-Modified"] == http_date(started)
 
-    def test_what_is_kept_in_another_form_is_fetched_again(self, service):
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "x",
+            [],
+            {"credits": []},
+            {"page": [], "fetched_at": 1e9},
+            {"page": {"credits": "x"}, "fetched_at": 1e9},
+            {"page": {"credits": [1]}, "fetched_at": 1e9},
+            {"page": {}, "fetched_at": -1e300},
+            {"page": {}, "fetched_at": math.nan},
+            {"page": {}, "fetched_at": 10**400},
+        ],
+    )
+    def test_what_is_kept_in_another_form_is_fetched_again(self, service, value):
         key = self.pages._key(INCEPTION, "credits", "next")
-        cache.set(key, {"credits": []})
+        cache.set(key, value)
 
         answer = get(f"{FILM}/credits?page_token=next")
 

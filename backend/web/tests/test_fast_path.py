@@ -6,7 +6,7 @@ from core import metrics
 from core.errors import InvalidInput
 from core.utils.logging import correlation_id, film_id
 from films.tests.wsgi import call, environ_of
-from web.fast_path import KeptAnswer, KeptAnswers
+from web.fast_path import KeptAnswer, KeptAnswers, with_fallback
 
 KEPT = KeptAnswer(b'{"kept": true}', 60, {"X-RateLimit-Limit": "10"})
 
@@ -95,3 +95,15 @@ def test_an_answer_is_counted_under_its_path_and_logged_with_its_film(caplog):
     assert counter.get() == before + 1
     assert [(line.film, line.cache) for line in caplog.records] == [("tt1375666", "memory")]
     assert film_id.get() == "-"
+
+
+def test_a_bug_in_front_of_django_is_logged_and_django_answers(log):
+    django = Django()
+    application = with_fallback(answering(RuntimeError("a bug"), django), django)
+
+    answer = call(application, "/api/search", x_correlation_id="mine")
+
+    assert answer.status == 418
+    (line,) = log.of("unexpected error")
+    assert (line["level"], line["correlation_id"]) == ("ERROR", "mine")
+    assert "a bug" in line["exception"]
