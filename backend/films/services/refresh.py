@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 # Another try does not help soon: the source rejects the id, or has it under another one.
 _UNUSABLE_TITLE = frozenset({"http_4xx", "other_title"})
+# Failures that may last; each further attempt comes later, up to a day. An open circuit breaker
+# says nothing about the title, and costs no call.
+_LASTING = frozenset({"bad_response", "unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class RefreshPolicy:
     """How long the result of a fetch is believed.
 
     A film without metadata is fetched again after `retry`, then after twice that, up to
-    `longest_retry`, or up to a day if the metadata cannot be used; for sections see `RetryPolicy`.
+    `longest_retry`, or as long as a section (`RetryPolicy`) if the failure may last.
     `lifetimes` has the sections that live longer than the film. Watchmode's id is good for
     `watchmode_id`. Watchmode's answer that it does not know a title is believed for `unknown_new`
     if the title is of this or last year or has no year, else for `unknown_old`. An id of the id map
@@ -228,14 +231,19 @@ class FilmRefresher:
         return fetch
 
     def sections_to_refresh(self, film: FilmPayload | None) -> tuple[str, ...]:
-        """Return the sections that a new copy of the film needs: those whose lifetime is over."""
+        """Return the sections that a new copy of the film needs: those whose lifetime is over.
+
+        While metadata keeps failing, each renewal is repeated soon. What an earlier attempt fetched
+        is not fetched again within the time to live of a film.
+        """
         if film is None:
             return SECTION_NAMES
         warned, now = film.warning_codes, self._now()
+        default = self._cache.ttl if METADATA.name in warned else timedelta(0)
 
         def is_carried_over(name: str) -> bool:
-            lifetime, state = self._policy.lifetimes.get(name), film.states.get(name)
-            if lifetime is None or state is None or state.fetched_at is None or name in warned:
+            lifetime, state = self._policy.lifetimes.get(name, default), film.states.get(name)
+            if state is None or state.fetched_at is None or name in warned:
                 return False
             return now - state.fetched_at < lifetime
 
@@ -440,7 +448,9 @@ class FilmRefresher:
         """Return how long to wait after a fetch without metadata."""
         if error.reason in _UNUSABLE_TITLE:
             return MISSING_TIME
-        longest = timedelta(days=1) if error.code == "bad_response" else self._policy.longest_retry
+        longest = self._policy.longest_retry
+        if error.code in _LASTING and error.reason != "circuit_open":
+            longest = self._policy.sections.longest
         if not record.failure or record.retry_at is None or record.ended_at is None:
             return self._policy.retry
         return min(max(2 * (record.retry_at - record.ended_at), self._policy.retry), longest)

@@ -260,6 +260,8 @@ class TestExpiredFilmWhileTheSourcesFail:
         ("error", "minutes"),
         [
             (SILENCE, [1, 2, 4, 8, 15, 15]),
+            (UpstreamUnavailable("imdbapi", "circuit_open"), [1, 2, 4, 8, 15, 15]),
+            (UpstreamUnavailable("imdbapi", "http_5xx"), [1, 2, 4, 8, 16, 32]),
             (UpstreamBadAnswer("imdbapi", "bad_shape"), [1, 2, 4, 8, 16, 32]),
         ],
     )
@@ -293,6 +295,70 @@ class TestExpiredFilmWhileTheSourcesFail:
         for _ in range(20):
             service.clock.advance(days=7)
             assert service.fetch()["metadata"]["primaryTitle"] == "Inception"
+
+
+class TestRenewalWithoutMetadata:
+    """Metadata of an expired film keeps failing; the other sections can be fetched."""
+
+    @pytest.fixture
+    def service(self, service):
+        service.fetch()
+        service.clock.advance(hours=25)
+        service.imdb.fail(UpstreamUnavailable("imdbapi", "circuit_open"), "get_metadata")
+        service.fetch()
+        for fake in (service.imdb, service.kinocheck, service.watchmode):
+            fake.calls.clear()
+        return service
+
+    def retry(self, service):
+        service.clock.time = FilmFetch.objects.get().retry_at
+        return service.fetch()
+
+    def test_a_further_attempt_fetches_only_the_metadata(self, service):
+        payload = self.retry(service)
+
+        assert service.call_count == 1
+        assert codes(payload) == {"metadata": "stale"}
+        assert payload["credits"]
+
+    def test_the_other_sections_are_fetched_once_in_the_lifetime_of_a_film(self, service):
+        started = service.clock.time
+        while service.clock.time < started + timedelta(hours=23):
+            self.retry(service)
+        assert set(service.imdb.called) == {"get_metadata"}
+        assert service.kinocheck.calls == service.watchmode.calls == []
+
+        while service.clock.time < started + timedelta(hours=25):
+            self.retry(service)
+        assert service.imdb.called.count("get_credits") == len(service.kinocheck.calls) == 1
+        assert service.watchmode.called == ["get_streaming_sources"]
+
+    def test_a_section_that_failed_as_well_is_fetched_again(self, service):
+        service.clock.advance(days=2)
+        service.imdb.fail(SILENCE, "get_credits")
+        service.fetch()
+        service.imdb.calls.clear()
+
+        self.retry(service)
+
+        assert sorted(service.imdb.called) == ["get_credits", "get_metadata"]
+
+    def test_with_metadata_the_film_is_new_without_further_calls(self, service):
+        service.repair_sources()
+
+        payload = self.retry(service)
+
+        assert (payload.is_fresh, payload.cached_at) == (True, service.clock.time)
+        assert payload["warnings"] == []
+        assert service.imdb.called == ["get_metadata"]
+
+    def test_a_command_does_not_fetch_the_other_sections_in_each_round(self, service):
+        service.clock.advance(days=2)
+
+        service.bulk(pause=60).run(INCEPTION)
+
+        assert service.imdb.called.count("get_metadata") == 3
+        assert service.imdb.called.count("get_credits") == len(service.kinocheck.calls) == 1
 
 
 class TestLimits:
