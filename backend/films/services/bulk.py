@@ -140,6 +140,9 @@ class BulkRefresher:
                 started[imdb_id] = self._failed(imdb_id, exc)
         end = time.monotonic() + self._policy.deadline
         release_connection()
+        for fetch in started.values():
+            if isinstance(fetch, Fetch) and fetch.last is None:
+                self._store_first_copy(fetch, end)
         for imdb_id, fetch in started.items():
             film_id.set(imdb_id)
             if isinstance(fetch, BulkResult):
@@ -152,6 +155,20 @@ class BulkRefresher:
             except (UpstreamError, *DATABASE_FAULTS) as exc:
                 yield self._failed(imdb_id, exc)
         film_id.set("-")
+
+    def _store_first_copy(self, fetch: Fetch, end: float) -> None:
+        """Store a new film as soon as its metadata is there: readers may wait for it."""
+        film_id.set(fetch.imdb_id)
+        fetch.wait_until(
+            lambda it: it.has_metadata or it.is_complete, lambda: end - time.monotonic()
+        )
+        if fetch.is_complete or not fetch.has_metadata:
+            return
+        try:
+            self._refresher.store_interim(fetch)
+        except DATABASE_FAULTS as exc:
+            # It is stored when it is complete.
+            logger.warning("database failed", extra={"outcome": type(exc).__name__})
 
     def _start(
         self,

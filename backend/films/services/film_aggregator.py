@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 from django.utils import timezone
 
 from core.db import DATABASE_FAULTS, release_connection
-from core.deadline import Deadline, deadline_of, time_left
+from core.deadline import Deadline, deadline_of
 from core.errors import (
     DeadlineExceeded,
     Overloaded,
@@ -281,7 +282,9 @@ class FilmAggregatorService:
         with occupied(self._miss_slots, _NO_SLOT):
             reader = current_reader()
             reader.count_miss(film is not None or self._leases.is_vouched_for(record))
-            patience = _Patience(self._deadline_seconds, self._queue_patience, reader)
+            patience = _Patience(
+                self._deadline_seconds, self._queue_patience, reader, has_film=film is not None
+            )
             with deadline_of(patience.deadline):
                 fetch, leads = self._refresher.join(imdb_id)
                 if leads:
@@ -297,7 +300,7 @@ class FilmAggregatorService:
         self, fetch: Fetch, film: FilmPayload | None, looked_at: datetime, patience: "_Patience"
     ) -> FilmPayload:
         try:
-            lease = self._wait_for_lease(fetch.imdb_id, looked_at)
+            lease = self._wait_for_lease(fetch, film, looked_at, patience)
             if isinstance(lease, FilmPayload):
                 return self._refresher.end_with(fetch, lease)
             ended_at = lease.record.ended_at
@@ -313,7 +316,13 @@ class FilmAggregatorService:
             self._refresher.fail(fetch, exc)
             raise
         try:
-            self._wait(fetch, patience, lambda it: it.is_complete)
+            self._wait(fetch, patience, lambda it: it.is_complete or patience.is_for_others(it))
+            if not fetch.is_complete and patience.is_for_others(fetch):
+                # Requests to other processes may wait for this film.
+                interim = self._refresher.store_interim(fetch)
+                if patience.seconds(fetch, self._refresher) <= 0:
+                    return interim
+                self._wait(fetch, patience, lambda it: it.is_complete)
             if fetch.is_complete or not fetch.has_metadata:
                 return self._refresher.finish(fetch)
             return self._refresher.store_interim(fetch)
@@ -327,26 +336,37 @@ class FilmAggregatorService:
         release_connection()
         fetch.wait_until(is_enough, partial(patience.seconds, fetch, self._refresher))
 
-    def _wait_for_lease(self, imdb_id: str, looked_at: datetime) -> Lease | FilmPayload:
-        """Return a lease, or the film if the process that has the lease stored it meanwhile."""
+    def _wait_for_lease(
+        self, fetch: Fetch, film: FilmPayload | None, looked_at: datetime, patience: "_Patience"
+    ) -> Lease | FilmPayload:
+        """Return a lease, or what the process that has the lease stored meanwhile.
+
+        `film` is the expired copy. Raises `DeadlineExceeded` if the reader does not wait longer.
+        """
+        imdb_id = fetch.imdb_id
         while (lease := self._leases.acquire(imdb_id)) is None:
             release_connection()
-            if time_left(1) <= 0:
+            seconds = patience.seconds(fetch, self._refresher)
+            if seconds <= 0:
                 raise DeadlineExceeded(METADATA.source, "deadline")
-            self._sleep(time_left(_POLL_SECONDS))
+            self._sleep(min(seconds, _POLL_SECONDS))
             if self._cache.is_fresh(imdb_id):
-                film = self._cache.get_cached(imdb_id)
-                if film is not None:
-                    return film
+                stored = self._cache.get_cached(imdb_id)
+                if stored is not None:
+                    return stored
             record = self._leases.record(imdb_id)
-            self._raise_if_known_to_fail(record, self._cache.get_cached(imdb_id))
+            self._raise_if_known_to_fail(record, film)
             if record.failure and record.ended_at and record.ended_at >= looked_at:
                 raise error_for_code(record.failure)(METADATA.source, "another process failed")
         return lease
 
 
 class _Patience:
-    """How much longer a reader waits for a fetch."""
+    """How much longer a reader waits for a fetch.
+
+    `has_film` says that an expired copy is stored, so that metadata is not waited for at all costs.
+    In a batch it is not, either.
+    """
 
     def __init__(
         self,
@@ -354,30 +374,40 @@ class _Patience:
         queue_patience: float,
         reader: Reader,
         *,
+        has_film: bool = False,
         for_batch: bool = False,
     ) -> None:
-        # In a batch, metadata is not waited for longer than anything else.
+        self._has_film = has_film
         self._for_batch = for_batch
         self.deadline = Deadline(deadline_seconds)
         self._in_queue = Deadline(queue_patience)
         self._preferred = None if reader.wait is None else Deadline(reader.wait)
+        # The calls that ran when the patience was over.
+        self._last_calls: list[Future[Any]] | None = None
 
     def seconds(self, fetch: Fetch, refresher: FilmRefresher) -> float:
         """Return for how long to wait now; 0 if the reader takes what there is.
 
-        Metadata is waited for up to the deadline.
+        Metadata is waited for up to the deadline. A fetch that waits for the lease of another
+        process counts as queued.
         """
-        left = self.deadline.left()
+        left, in_queue = self.deadline.left(), self._in_queue.left()
         if self._for_batch:
             return min(left, (self._preferred or self._in_queue).left())
-        if not fetch.has_metadata:
+        if not self._has_film and not fetch.has_metadata:
             return left
+        # The reader is not notified when calls enter or leave the queue.
+        left = min(left, _TICK_SECONDS)
         if self._preferred is not None:
             return min(left, self._preferred.left())
-        pending = fetch.pending().values()
-        if pending and not any(call.running() for call in pending):
-            left = min(left, self._in_queue.left())
-            if refresher.queue_seconds(fetch) > left:
-                return 0.0
-        # The reader is not notified when calls enter or leave the queue.
-        return min(left, _TICK_SECONDS)
+        running = [call for call in fetch.pending().values() if call.running()]
+        if in_queue > 0:
+            is_too_late = not running and refresher.queue_seconds(fetch) > in_queue
+            return 0.0 if is_too_late else min(left, in_queue)
+        if self._last_calls is None:
+            self._last_calls = running
+        return 0.0 if all(call.done() for call in self._last_calls) else left
+
+    def is_for_others(self, fetch: Fetch) -> bool:
+        """Whether to store what there is of a new film: others do not wait for more of it."""
+        return fetch.last is None and fetch.has_metadata and self._in_queue.left() <= 0

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from datetime import timedelta
 from functools import partial
 
@@ -27,7 +28,7 @@ from core.services.source import Priority
 from films.models import Film, FilmFetch
 from films.payload import SECTION_NAMES
 from films.services import film_aggregator
-from films.services.film_aggregator import Reader, reading_as
+from films.services.film_aggregator import Reader, _Patience, reading_as
 from films.services.film_cache import FilmCacheService, Hit
 from films.services.leases import FetchLeases
 from films.services.refresh import Fetch
@@ -629,6 +630,32 @@ class TestReaderThatLeavesEarly:
 
         assert waiting.result(5)["warnings"] == []
 
+    def test_after_its_patience_it_does_not_wait_for_calls_that_start_later(
+        self, source, monkeypatch
+    ):
+        service = Service(sources={"imdbapi": source}, queue_patience=0, deadline_seconds=60)
+        waits_for_trailer, seconds = threading.Event(), _Patience.seconds
+
+        def observed(patience, fetch, refresher):
+            left = seconds(patience, fetch, refresher)
+            if fetch.has_metadata:
+                waits_for_trailer.set()
+            return left
+
+        monkeypatch.setattr(_Patience, "seconds", observed)
+        with service.imdb.silent("get_credits") as credits_call:
+            with service.kinocheck.silent("get_trailer") as trailer_call:
+                waiting = run_beside(service.fetch)
+                assert trailer_call.wait(5)
+                source.grant(1)
+                assert waits_for_trailer.wait(5)
+                source.grant(1)
+                assert credits_call.wait(5)
+            payload = waiting.result(5)
+
+        assert payload["trailer"]
+        assert codes(payload)["credits"] == "deadline"
+
     def test_a_preference_ends_the_wait_for_calls_that_are_under_way(self):
         service = Service(deadline_seconds=60)
 
@@ -985,6 +1012,69 @@ class TestOtherProcess:
         Service(clock=service.clock).leases.acquire(INCEPTION)
 
         assert codes(service.fetch()) == dict.fromkeys(SECTION_NAMES, "stale")
+
+    @pytest.mark.parametrize(
+        ("patience", "preferred"), [(0.05, {}), (60, {"wait": 0})], ids=["patience", "wait"]
+    )
+    def test_a_reader_with_an_expired_copy_waits_no_longer_than_it_wants(self, patience, preferred):
+        slept = []
+
+        def sleep(seconds):
+            slept.append(seconds)
+            assert sum(slept) < 1
+            time.sleep(seconds)
+
+        service = Service(queue_patience=patience, deadline_seconds=60, sleep=sleep)
+        service.fetch()
+        service.clock.advance(hours=25)
+        Service(clock=service.clock).leases.acquire(INCEPTION)
+
+        assert codes(service.fetch(**preferred)) == dict.fromkeys(SECTION_NAMES, "stale")
+
+    def test_a_request_that_follows_one_that_waits_does_not_wait_longer_than_it_wants(self):
+        service = Service(queue_patience=60, deadline_seconds=60)
+        service.fetch()
+        service.clock.advance(hours=25)
+        lease = Service(clock=service.clock).leases.acquire(INCEPTION)
+        waits, may_end = threading.Event(), threading.Event()
+
+        def sleep(seconds):
+            waits.set()
+            assert may_end.wait(5)
+
+        service.aggregator._sleep = sleep
+        leader = run_beside(service.fetch)
+        assert waits.wait(5)
+
+        follower = run_beside(partial(service.fetch, wait=0))
+
+        assert codes(follower.result(5)) == dict.fromkeys(SECTION_NAMES, "stale")
+        service.leases.finish(lease)
+        may_end.set()
+        assert leader.result(5)["warnings"] == []
+
+    @pytest.mark.parametrize("preferred", [{}, {"wait": 30}], ids=["default", "wait"])
+    def test_a_new_film_is_returned_as_far_as_a_slow_fetch_has_come(self, monkeypatch, preferred):
+        service = Service(queue_patience=0, deadline_seconds=60)
+        other = Service(clock=service.clock)
+        is_stored, store_interim = threading.Event(), service.refresher.store_interim
+
+        def observed(fetch):
+            store_interim(fetch)
+            is_stored.set()
+
+        monkeypatch.setattr(service.refresher, "store_interim", observed)
+        with service.kinocheck.silent("get_trailer") as trailer_call:
+            with service.imdb.silent("get_metadata"):
+                leader = run_beside(partial(service.fetch, **preferred))
+                assert trailer_call.wait(5)
+            assert is_stored.wait(5)
+            payload = other.fetch()
+
+        assert payload["metadata"]
+        assert codes(payload)["trailer"] == "deadline"
+        assert other.call_count == 0
+        assert leader.result(5)["warnings"] == []
 
     def test_no_connection_is_held_while_waiting(self, service, monkeypatch):
         released = []

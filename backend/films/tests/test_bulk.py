@@ -1,6 +1,8 @@
 """Many films: what is fetched, what is waited for, and how each film ends."""
 
+import threading
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +21,8 @@ from core.errors import (
 from core.services.circuit_breaker import Trip
 from films.services import bulk as bulk_module
 from films.services.bulk import BulkResult, GivenUp, Status
-from films.tests.service import Bulk, RatedSource, Service
+from films.tests.fakes import INCEPTION
+from films.tests.service import Bulk, RatedSource, Service, run_beside
 
 FILMS = ["tt0000001", "tt0000002", "tt0000003"]
 
@@ -154,6 +157,29 @@ class TestWhatIsFetched:
         batches = [ids for method, ids in service.imdb.calls if method == "get_metadata_batch"]
         assert batches == [tuple(films[:5]), tuple(films[5:])]
         assert "get_metadata" not in service.imdb.called
+
+    def test_a_reader_gets_a_new_film_with_its_metadata_before_the_command_has_the_rest(
+        self, db, monkeypatch
+    ):
+        source = RatedSource()
+        service, server = Service(sources={"imdbapi": source}), Service()
+        service.vouch_for(INCEPTION)
+        is_stored, store_interim = threading.Event(), service.refresher.store_interim
+
+        def observed(fetch):
+            store_interim(fetch)
+            is_stored.set()
+
+        monkeypatch.setattr(service.refresher, "store_interim", observed)
+        source.grant(1)
+        command = run_beside(partial(service.bulk().run, INCEPTION))
+        assert is_stored.wait(5)
+
+        assert server.fetch()["metadata"]
+        assert server.call_count == 0
+        source.grant(6)
+        assert statuses(command.result(5)) == {INCEPTION: Status.WHOLE}
+        assert server.fetch()["warnings"] == []
 
 
 class TestWaiting:
