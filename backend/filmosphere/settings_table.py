@@ -317,7 +317,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             "UNKNOWN_ID_THROTTLE_RATE",
             _RATE,
             "20/min",
-            "Films per client address that are not stored and not known to exist; empty for no"
+            "Titles per client address that are not stored and not known to exist; empty for no"
             " limit.",
             default_in_words="`20/min`, no limit with the sandbox",
         ),

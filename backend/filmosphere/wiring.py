@@ -262,6 +262,8 @@ def film_search() -> FilmSearchService:
         source=sources()[IMDbService.source],
         leases=fetch_leases(),
         stored_film=film_cache().get_cached,
+        vouches_for=film_aggregator().vouches_for,
+        fetch_title=film_refresher().fetch_title,
         miss_slots=miss_slots(),
         deadline_seconds=settings.FETCH_DEADLINE,
     )

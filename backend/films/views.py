@@ -47,7 +47,7 @@ class MissThrottle(AddressThrottle):
 
 
 class UnknownIdThrottle(AddressThrottle):
-    """Counts films that have to be fetched and that nothing vouches for."""
+    """Counts titles that have to be fetched and that nothing vouches for."""
 
     scope = "unknown"
 
@@ -73,11 +73,15 @@ class SearchView(LimitedView):
         search = self.get_search()
         results = search.cached(wanted.text, wanted.filter)
         if results is None:
-            self.count(SearchThrottle())
-            results = search.search(wanted.text, wanted.filter)
+            results = search.search(wanted.text, wanted.filter, count_miss=self._count_miss)
         return HttpResponse(
             wanted.body(results), content_type="application/json", headers=_SEARCH_HEADERS
         )
+
+    def _count_miss(self, is_vouched_for: bool) -> None:  # noqa: FBT001  (a fact, not a switch)
+        if not is_vouched_for:
+            self.count(UnknownIdThrottle())
+        self.count(SearchThrottle())
 
 
 class _FetchingView(LimitedView):

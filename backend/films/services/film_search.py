@@ -25,7 +25,7 @@ from core.services import shapes
 from core.services.imdb_service import IMDbService
 from core.services.single_flight import SingleFlight
 from core.services.slots import occupied
-from core.services.source import Source, outcome_of
+from core.services.source import Priority, Source, outcome_of
 from films.payload import FilmPayload
 from films.services.leases import FetchLeases
 
@@ -111,7 +111,8 @@ class FilmSearchService:
 
     Identical searches at the same time make one call, and its result is kept for `KEEP_SECONDS`.
     `miss_slots` bounds the requests of this process that wait for a source. `stored_film` returns a
-    stored film by id.
+    stored film by id, `vouches_for` and `fetch_title` are those of `FilmAggregatorService` and
+    `FilmRefresher`.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class FilmSearchService:
         source: Source,
         leases: FetchLeases,
         stored_film: Callable[[str], FilmPayload | None],
+        vouches_for: Callable[[str], bool],
+        fetch_title: Callable[[str, Priority], dict[str, Any]],
         miss_slots: threading.Semaphore,
         deadline_seconds: float,
     ) -> None:
@@ -128,6 +131,8 @@ class FilmSearchService:
         self._source = source
         self._leases = leases
         self._stored_film = stored_film
+        self._vouches_for = vouches_for
+        self._fetch_title = fetch_title
         self._miss_slots = miss_slots
         self._deadline_seconds = deadline_seconds
         self._flights = SingleFlight(source.name, before_wait=release_connection)
@@ -152,28 +157,51 @@ class FilmSearchService:
         text = cache.get(_cache_key(query))
         return text if isinstance(text, str) else None
 
-    def search(self, query: str, wanted: SearchFilter = SearchFilter()) -> list[dict[str, Any]]:
+    def search(
+        self,
+        query: str,
+        wanted: SearchFilter = SearchFilter(),
+        *,
+        count_miss: Callable[[bool], object] = bool,
+    ) -> list[dict[str, Any]]:
         """Search at IMDb; return the wanted ones of `{imdb_id, title, year, image, type}`.
 
         Titles that equal the query come first, then the order of the source. A query that is an
         IMDb id or an address of IMDb finds that title. If nothing matches, the list is empty.
-        What `cached` returns is not looked for again.
+        What `cached` returns is not looked for again. `count_miss` is called before the call to
+        the source, as that of a `Reader`.
         Raises `UpstreamError` if IMDb could not be called, `Overloaded` if too many requests wait
         for a source already.
         """
+        imdb_id = pasted_id(query)
+        try:
+            is_vouched_for = imdb_id is None or self._vouches_for(imdb_id)
+        except UpstreamNotFound:
+            return []
+        count_miss(is_vouched_for)
+        call = partial(self._fetch, query, imdb_id, is_vouched_for=is_vouched_for)
         with (
             occupied(self._miss_slots, "Too many searches are under way right now."),
             deadline_of(Deadline(self._deadline_seconds)),
         ):
-            titles = self._flights.run(_cache_key(query), partial(self._fetch, query))
+            titles = self._flights.run(_cache_key(query), call)
         note_outcome("miss")
         return _results(titles, query, wanted)
 
-    def _fetch(self, query: str) -> list[dict[str, Any]]:
+    def _fetch(
+        self, query: str, imdb_id: str | None, *, is_vouched_for: bool
+    ) -> list[dict[str, Any]]:
         release_connection()
-        imdb_id = pasted_id(query)
-        call = partial(self._title, imdb_id) if imdb_id else partial(self._imdb.search, query)
-        titles = [_title(each) for each in outcome_of(self._source.submit(call), self._source.name)]
+        if imdb_id is None:
+            call = self._source.submit(partial(self._imdb.search, query))
+            found = outcome_of(call, self._source.name)
+        else:
+            priority = Priority.READER if is_vouched_for else Priority.UNVOUCHED
+            try:
+                found = [self._fetch_title(imdb_id, priority)]
+            except UpstreamNotFound:
+                found = []
+        titles = [_title(each) for each in found]
         # As text: what is made of it can be remembered by it.
         cache.set(_cache_key(query), json.dumps(titles, ensure_ascii=False), KEEP_SECONDS)
         try:
@@ -183,12 +211,6 @@ class FilmSearchService:
             logger.warning("database failed", extra={"outcome": type(exc).__name__})
             release_connection()
         return titles
-
-    def _title(self, imdb_id: str) -> list[dict[str, Any]]:
-        try:
-            return [self._imdb.get_metadata(imdb_id)]
-        except UpstreamNotFound:
-            return []
 
 
 def pasted_id(query: str) -> str | None:
@@ -232,7 +254,8 @@ def _comparable(text: str | None) -> str:
 
 def _cache_key(query: str) -> str:
     # The source ignores case, and a key must be short and plain.
-    return f"titles_{hashlib.sha256(query.lower().encode()).hexdigest()}"
+    text = pasted_id(query) or query.lower()
+    return f"titles_{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 class _KeptTitle(TypedDict):

@@ -147,14 +147,16 @@ class FetchLeases:
         return not is_stored or until - since >= 2 * MISSING_TIME
 
     @_TIME.time()
+    def note(self, imdb_id: str, findings: Mapping[str, Any]) -> bool:
+        """Store findings, columns of `FilmFetch`, without a lease; returns true."""
+        _store([FilmFetch(imdb_id=imdb_id, **findings)], findings)
+        return True
+
+    @_TIME.time()
     def note_seen(self, imdb_ids: Iterable[str]) -> None:
         """Note that these ids were in a search result, so that the titles are known to exist."""
-        FilmFetch.objects.bulk_create(
-            [FilmFetch(imdb_id=imdb_id, seen_at=self._now()) for imdb_id in sorted(set(imdb_ids))],
-            update_conflicts=True,
-            unique_fields=["imdb_id"],
-            update_fields=["seen_at"],
-        )
+        ids = sorted(set(imdb_ids))
+        _store([FilmFetch(imdb_id=it, seen_at=self._now()) for it in ids], ["seen_at"])
 
     def is_vouched_for(self, record: FilmFetch) -> bool:
         """Whether a search result or an id of Watchmode shows that the title exists."""
@@ -210,6 +212,16 @@ def _record(row: Sequence[Any]) -> FilmFetch:
     record: FilmFetch = FilmFetch.from_db(connection.alias, _NAMES, [aware(it) for it in values])
     record.mapped_id = mapped_id
     return record
+
+
+def _store(records: Sequence[FilmFetch], columns: Iterable[str]) -> None:
+    """Store columns of records, those that exist and new ones."""
+    FilmFetch.objects.bulk_create(
+        records,
+        update_conflicts=True,
+        unique_fields=["imdb_id"],
+        update_fields=list(columns),
+    )
 
 
 def _update_held(lease: Lease, columns: Mapping[str, Any]) -> bool:

@@ -15,8 +15,8 @@ from django.utils import timezone
 from core import tracing
 from core.db import DATABASE_FAULTS, release_connection
 from core.deadline import time_left
-from core.errors import DeadlineExceeded, UpstreamError, UpstreamNotFound
-from core.services.source import Priority
+from core.errors import DeadlineExceeded, UpstreamError, UpstreamNotFound, UpstreamUnavailable
+from core.services.source import Priority, outcome_of
 from core.services.usage import Avoided, tally
 from core.utils.decorators import in_callers_context
 from films.models import FilmFetch
@@ -303,6 +303,34 @@ class FilmRefresher:
             raise
         self._leases.keep(lease)
 
+    def fetch_title(self, imdb_id: str, priority: Priority) -> dict[str, Any]:
+        """Return the metadata of a film, without storing it.
+
+        What it shows about the title is noted, as after a fetch. Raises the error of the call.
+        """
+        record = self._leases.record(imdb_id)
+        calls = self._fan_out.submit(
+            imdb_id,
+            [METADATA.name],
+            watchmode_id=WatchmodeId(),
+            priority=priority,
+            leave_reserve=True,
+        )
+        release_connection()
+        outcome: Outcome
+        try:
+            outcome = outcome_of(calls.sections[METADATA.name], METADATA.source)
+        except UpstreamError as exc:
+            outcome = exc
+        # Other errors are about the source, not about the title.
+        if not isinstance(outcome, UpstreamUnavailable):
+            findings = {"ended_at": self._now(), **self._findings_of_metadata(record, outcome)}
+            self._write(lambda: self._leases.note(imdb_id, findings))
+        if isinstance(outcome, UpstreamError):
+            raise outcome
+        title: dict[str, Any] = outcome
+        return title
+
     def queue_seconds(self, fetch: Fetch) -> float:
         """Return how long the rate limits keep the next queued call of a fetch waiting."""
         return min(
@@ -429,9 +457,13 @@ class FilmRefresher:
             findings["watchmode_at"] = now if found.is_known else None
             if not found.is_known:
                 findings["dropped_id"] = found.value
-        if METADATA.name not in outcomes:
-            return findings
-        metadata = outcomes[METADATA.name]
+        if METADATA.name in outcomes:
+            findings |= self._findings_of_metadata(record, outcomes[METADATA.name])
+        return findings
+
+    def _findings_of_metadata(self, record: FilmFetch, metadata: Outcome) -> dict[str, Any]:
+        now = self._now()
+        findings: dict[str, Any] = {}
         if isinstance(metadata, UpstreamNotFound):
             findings["failure"] = metadata.code
             findings["missing_since"] = record.missing_since or now

@@ -178,7 +178,14 @@ class FakeSearch:
     def kept(self, query: str) -> str | None:
         raise NotImplementedError
 
-    def search(self, query: str, wanted: SearchFilter = EVERYTHING) -> list[dict[str, Any]]:
+    def search(
+        self,
+        query: str,
+        wanted: SearchFilter = EVERYTHING,
+        *,
+        count_miss: Callable[[bool], object] = bool,
+    ) -> list[dict[str, Any]]:
+        count_miss(True)
         self.asked_for.append(query)
         if isinstance(self._outcome, Exception):
             raise self._outcome

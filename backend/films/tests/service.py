@@ -100,6 +100,8 @@ class Service:
             source=self.sources["imdbapi"],
             leases=self.leases,
             stored_film=self.cache.get_cached,
+            vouches_for=self.aggregator.vouches_for,
+            fetch_title=self.refresher.fetch_title,
             miss_slots=self.miss_slots,
             deadline_seconds=deadline_seconds,
         )

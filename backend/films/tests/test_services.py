@@ -2,6 +2,7 @@
 
 import inspect
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from django.core.cache import cache
@@ -20,6 +21,7 @@ from core.errors import (
 )
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
+from core.services.source import Priority
 from core.services.watchmode_service import WatchmodeService
 from films.models import Film, FilmFetch, FilmRendering, WatchmodeTitle
 from films.payload import SECTION_NAMES, SECTIONS, FilmPayload, RetryPolicy, merge
@@ -792,6 +794,98 @@ class TestSearch:
 
         assert service.leases.is_vouched_for(service.leases.record(INCEPTION))
         assert not service.leases.is_vouched_for(service.leases.record("tt3"))
+
+
+@pytest.mark.django_db
+class TestPastedId:
+    """A search for an id, or for the address of a title."""
+
+    @pytest.fixture
+    def service(self) -> Service:
+        cache.clear()
+        return Service()
+
+    def search_later(self, service: Service, **span: float) -> list[dict[str, Any]]:
+        """Search when the cache has forgotten the titles."""
+        cache.clear()
+        service.clock.advance(**span)
+        return service.search.search("tt0000137")
+
+    @pytest.mark.parametrize(
+        "other", ["tt137", "tt00000137", "TT0000137", "https://www.imdb.com/title/tt137/?ref_=x"]
+    )
+    def test_all_spellings_find_one_title_with_one_call(self, service, other):
+        found = service.search.search("tt0000137")
+
+        assert [each["imdb_id"] for each in found] == ["tt0000137"]
+        assert service.search.cached(other) == found
+        assert service.imdb.calls == [("get_metadata", "tt0000137")]
+
+    def test_that_there_is_no_such_title_is_believed_for_an_hour(self, service):
+        service.imdb.fail(UpstreamNotFound("imdbapi", "not_found"), "get_metadata")
+
+        found = [self.search_later(service, **span) for span in ({}, {"minutes": 59.9})]
+
+        assert (found, service.call_count) == ([[], []], 1)
+        with pytest.raises(UpstreamNotFound):
+            service.fetch_unvouched("tt0000137")
+        assert service.call_count == 1
+        self.search_later(service, minutes=0.2)
+        assert service.call_count == 2
+
+    def test_what_a_fetch_of_the_film_showed_is_believed(self, service):
+        service.imdb.fail(UpstreamNotFound("imdbapi", "not_found"), "get_metadata")
+        with pytest.raises(UpstreamNotFound):
+            service.fetch_unvouched("tt0000137")
+
+        assert self.search_later(service) == []
+        assert service.call_count == 1
+
+    @pytest.mark.parametrize("reason", ["http_4xx", "other_title"])
+    def test_an_id_that_the_source_rejects_is_not_asked_for_again_within_an_hour(
+        self, service, reason
+    ):
+        service.imdb.fail(UpstreamBadAnswer("imdbapi", reason), "get_metadata")
+
+        for span in ({}, {"minutes": 59.9}):
+            with pytest.raises(UpstreamBadAnswer):
+                self.search_later(service, **span)
+
+        assert service.call_count == 1
+        with pytest.raises(UpstreamBadAnswer):
+            self.search_later(service, minutes=0.2)
+        assert service.call_count == 2
+
+    def test_a_source_that_fails_says_nothing_about_the_title(self, service):
+        service.imdb.fail(UpstreamUnavailable("imdbapi", "dns_error"), "get_metadata")
+
+        for _ in range(2):
+            with pytest.raises(UpstreamUnavailable):
+                self.search_later(service)
+
+        assert service.call_count == 2
+
+    @pytest.mark.parametrize(
+        ("is_seen", "priority"), [(True, Priority.READER), (False, Priority.UNVOUCHED)]
+    )
+    def test_an_id_that_nothing_vouches_for_goes_last_and_is_counted(
+        self, service, monkeypatch, is_seen, priority
+    ):
+        source = service.sources["imdbapi"]
+        submit, priorities, counted = source.submit, [], []
+        monkeypatch.setattr(
+            source,
+            "submit",
+            lambda call, **options: (
+                priorities.append(options["priority"]) or submit(call, **options)
+            ),
+        )
+        if is_seen:
+            service.vouch_for("tt0000137")
+
+        service.search.search("tt137", count_miss=counted.append)
+
+        assert (priorities, counted) == ([priority], [is_seen])
 
 
 @pytest.mark.django_db

@@ -507,6 +507,18 @@ class TestMissLimits:
         assert known == [200, 429]
 
     @pytest.mark.django_db
+    def test_made_up_ids_in_searches_have_the_same_limit(self):
+        service = Service()
+        serve(search=service.search)
+
+        with rates(unknown="2/min", search="3/min"):
+            statuses = [get(f"/api/search?q=tt000000{each}").status_code for each in range(5)]
+            text = get("/api/search?q=inception").status_code
+
+        assert (statuses, text) == ([200, 200, 429, 429, 429], 200)
+        assert service.imdb.called == ["get_metadata", "get_metadata", "search"]
+
+    @pytest.mark.django_db
     def test_a_caller_who_is_too_fast_gets_an_expired_film(self):
         service = Service()
         service.fetch()
