@@ -218,6 +218,8 @@ class FilmPayload(dict[str, Any]):
 
 # By how much the clocks of two machines may differ.
 CLOCK_SKEW = timedelta(seconds=10)
+# For how long at least it is believed that a source has another title under an id.
+_OTHER_TITLE_TIME = timedelta(hours=1)
 # The longest time after which a failed section is fetched again.
 LONGEST_RETRY = timedelta(days=1)
 
@@ -347,7 +349,10 @@ def _failed(
         # The call was not made, so it says nothing about the source.
         return replace(state, retry_at=now)
     failures = state.failures + 1
-    return replace(state, failures=failures, retry_at=now + retry.delay(failures))
+    delay = retry.delay(failures)
+    if error.reason == "other_title":
+        delay = max(delay, _OTHER_TITLE_TIME)
+    return replace(state, failures=failures, retry_at=now + delay)
 
 
 def _warning(section: Section, code: str, message: str) -> dict[str, str]:

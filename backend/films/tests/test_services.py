@@ -644,6 +644,14 @@ class TestRetries:
 
         assert (state.failures, state.retry_at) == (times, NOW + timedelta(minutes=minutes))
 
+    def test_that_a_source_has_another_title_is_believed_for_an_hour(self):
+        error = UpstreamBadAnswer("kinocheck", "other_title")
+
+        payload = merged({"trailer": error})
+
+        assert payload["warnings"][0]["code"] == "bad_response"
+        assert payload.states["trailer"].retry_at == NOW + timedelta(hours=1)
+
     def test_a_success_ends_the_row(self):
         payload = merged({"credits": {}}, self.failing(5))
 
