@@ -298,7 +298,7 @@ def film_refresher() -> FilmRefresher:
             kinocheck=_kinocheck(all_sources[KinoCheckService.source].breaker),
             watchmode=_watchmode(all_sources[WatchmodeService.source].breaker),
             sources=[all_sources[name] for name in FILM_SOURCES],
-            region=settings.WATCHMODE_REGION,
+            regions=regions(),
         ),
         policy=RefreshPolicy(
             sections=RetryPolicy(first=settings.PARTIAL_RETRY), lifetimes=settings.SECTION_TTL

@@ -28,7 +28,7 @@ from films.payload import (
     section_body,
     version_of,
 )
-from films.presentation import cut, parse_fields
+from films.presentation import cut, parse_fields, warned_sections
 from films.services.background import BackgroundRefresher
 from films.services.film_cache import FilmCacheService, Hit
 from web.exception_handler import database_unavailable
@@ -281,7 +281,8 @@ class FastPath:
                 part, chosen = hit.parts[name], (name,)
                 body = section_body(imdb_id, name, plain[part.start : part.end])
             else:
-                chosen = selection = parse_fields(name.removeprefix(_FIELDS))
+                selection = parse_fields(name.removeprefix(_FIELDS))
+                chosen = warned_sections(selection)
                 body = cut(plain, hit.parts, selection)
             version = version_of(body)
             is_gzipped = is_gzipped and len(body) >= SMALLEST_GZIPPED

@@ -20,7 +20,7 @@ from films.payload import (
     section_body,
     to_json,
 )
-from films.presentation import Selection, cut, select
+from films.presentation import Selection, cut, select, warned_sections
 from films.services.fan_out import Page
 from films.services.film_cache import Hit
 from web.cors import VARY
@@ -138,12 +138,15 @@ class FilmAnswer:
         until = (film.cached_at + ttl).timestamp()
         if selection is None:
             return cls(film, film.body or render(film), until, film.retries())
-        return cls(film, Body(select(film, selection)), until, film.retries(selection))
+        retries = film.retries(warned_sections(selection))
+        return cls(film, Body(select(film, selection)), until, retries)
 
     @classmethod
     def _of_hit(cls, hit: Hit, selection: Selection | None, ttl: timedelta) -> "FilmAnswer":
-        body = hit.body if selection is None else cut(hit.body, hit.parts, selection)
-        retries = hit.retries() if selection is None else hit.retries(selection)
+        body, retries = hit.body, hit.retries()
+        if selection is not None:
+            body = cut(hit.body, hit.parts, selection)
+            retries = hit.retries(warned_sections(selection))
         film = FilmPayload({}, cached_at=hit.cached_at)
         return cls(film, Body(body), (hit.cached_at + ttl).timestamp(), retries)
 
@@ -174,6 +177,10 @@ class FilmAnswer:
     def with_body(self, body: bytes) -> "FilmAnswer":
         """Return the answer with another body."""
         return replace(self, body=Body(body))
+
+    def with_warning(self, code: str, *, retry_at: float) -> "FilmAnswer":
+        """Return the answer with a further warning that its body depends on."""
+        return replace(self, warnings=(*self.warnings, (code, retry_at)))
 
     def expires_at(self, now: float) -> float:
         """Return until when (Unix time) a cache may keep the answer."""

@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from core.errors import InvalidInput
-from films.payload import KEYS, SECTION_NAMES, Part, to_json
+from films.payload import KEYS, SECTION_NAMES, STREAMING, Part, to_json
 
 # Sections that are objects, so that keys of them can be chosen.
 _OBJECTS = frozenset(SECTION_NAMES) - {"streaming"}
@@ -43,6 +43,11 @@ def parse_fields(text: str) -> Selection:
         last = chosen.get(key, frozenset())
         chosen[key] = None if last is None else last | {part}
     return {key: chosen[key] for key in KEYS if key in chosen}
+
+
+def warned_sections(selection: Selection) -> Collection[str]:
+    """Return the sections whose warnings are in the body with the chosen fields."""
+    return SECTION_NAMES if "warnings" in selection else selection.keys()
 
 
 def select(film: Mapping[str, Any], selection: Selection) -> bytes:
@@ -162,6 +167,17 @@ def grouped_offers(rows: Iterable[Mapping[str, Any]], regions: Sequence[str]) ->
     return {
         region: {kind: list(services.values()) for kind, services in kinds.items()}
         for region, kinds in grouped.items()
+    }
+
+
+def missing_regions(regions: Sequence[str]) -> dict[str, str]:
+    """Return the warning that the offers of some regions are not fetched yet."""
+    names = ", ".join(regions)
+    return {
+        "section": STREAMING.name,
+        "source": STREAMING.source,
+        "code": "deadline",
+        "message": f"The offers of {names} follow with the next refresh of the film.",
     }
 
 

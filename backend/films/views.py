@@ -225,11 +225,18 @@ class StreamingView(SectionView):
         regions = self._wanted_regions(query_parameter(request, "region"))
         reader = self.reader(request)
         film = self.fetch(imdb_id, reader)
-        extra = film.extras.get("streaming") or {}
+        answer = FilmAnswer.of_section(film, self.section, ttl=self.get_cache().ttl)
+        extra = film.extras.get(self.section) or {}
         not_covered = [each for each in regions if each in extra.get("not_covered", ())]
         shown = [region for region in regions if region not in not_covered]
-        rows = extra.get("offers", film["streaming"])
+        rows = extra.get("offers", film[self.section])
         warnings = [each for each in film["warnings"] if each["section"] == self.section]
+        fetched = extra.get("regions", self.regions[:1])
+        missing = [region for region in shown if region not in fetched]
+        if missing and (extra or not warnings):
+            # They were configured after the offers were fetched.
+            warnings.append(presentation.missing_regions(missing))
+            answer = answer.with_warning("deadline", retry_at=answer.fresh_until)
         grouped = {
             "imdb_id": imdb_id,
             "regions": presentation.grouped_offers(rows, shown),
@@ -237,7 +244,6 @@ class StreamingView(SectionView):
             "warnings": warnings,
         }
         body = json.dumps(grouped, ensure_ascii=False, separators=(",", ":")).encode()
-        answer = FilmAnswer.of_section(film, self.section, ttl=self.get_cache().ttl)
         return film_response(request, answer.with_body(body), wait=reader.wait)
 
     def _wanted_regions(self, text: str | None) -> list[str]:

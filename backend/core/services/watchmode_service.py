@@ -109,9 +109,10 @@ class WatchmodeService(UpstreamService):
             # As a field null stands for an empty list; as the whole answer it is invalid.
             raise self._unusable("bad_shape")
         offers = sanitize(self._rows(rows), list[StreamingSource], source=self.source)
-        # If only one region is asked for, rows may lack it.
-        unmarked = regions[0] if len(regions) == 1 else None
-        return [offer for offer in offers if offer.get("region", unmarked) in regions]
+        if len(regions) == 1:
+            # Rows may lack the only region that was asked for.
+            offers = [{"region": regions[0], **offer} for offer in offers]
+        return [offer for offer in offers if offer.get("region") in regions]
 
     def refusal(self, reply: Reply) -> UpstreamError | None:
         """Return the error of a reply; the account's counters distinguish a used-up quota."""

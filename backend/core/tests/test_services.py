@@ -914,14 +914,25 @@ def test_offers_are_requested_for_the_region_and_returned_unchanged(
     assert asked(upstream) == [f"{WATCHMODE}/title/345534/sources/?regions=TR"]
 
 
+def test_offers_that_lack_the_only_region_belong_to_it(
+    upstream: respx.MockRouter, watchmode: WatchmodeService
+) -> None:
+    rows = [{"source_id": 1, "name": "x"}, {"source_id": 2, "region": None}]
+    upstream.get().mock(return_value=streamed(rows))
+
+    assert watchmode.get_streaming_sources(345534) == [
+        {"source_id": 1, "name": "x", "region": "TR"},
+        {"source_id": 2, "region": "TR"},
+    ]
+
+
 def test_offers_of_another_region_are_removed(
     upstream: respx.MockRouter, watchmode: WatchmodeService
 ) -> None:
-    unmarked = {"source_id": 1, "name": "x"}
     others = [{"source_id": 1, "region": region} for region in ("US", "tr", "", "TRX")]
-    upstream.get().mock(return_value=streamed([*others, *OFFERS, unmarked]))
+    upstream.get().mock(return_value=streamed([*others, *OFFERS]))
 
-    assert watchmode.get_streaming_sources(345534) == [*OFFERS, unmarked]
+    assert watchmode.get_streaming_sources(345534) == OFFERS
 
 
 def test_several_regions_are_requested_in_one_call(

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,15 @@ from core.services.single_flight import SingleFlight
 from core.services.slots import occupied
 from core.services.source import Combined, Priority, Source, outcome_of
 from core.services.watchmode_service import WatchmodeService
-from films.payload import METADATA, SECTIONS, SOURCE_OF, STREAMING, TRAILER, SectionAnswer
+from films.payload import (
+    METADATA,
+    SECTIONS,
+    SOURCE_OF,
+    STREAMING,
+    TRAILER,
+    FilmPayload,
+    SectionAnswer,
+)
 from films.validation import has_shape
 
 # The longest `nextPageToken` that is passed on, in characters.
@@ -51,7 +59,7 @@ class Calls:
 class FanOut:
     """Queues the calls for sections of a film with their sources.
 
-    `region` is the one whose offers are in the payload; those of all regions go beside it.
+    The offers of all `regions` go beside the payload; those of the first one are in it.
     """
 
     def __init__(
@@ -61,12 +69,12 @@ class FanOut:
         kinocheck: KinoCheckService,
         watchmode: WatchmodeService,
         sources: Collection[Source],
-        region: str,
+        regions: Sequence[str],
     ) -> None:
         self._sources = {source.name: source for source in sources}
         self._kinocheck = kinocheck
         self._watchmode = watchmode
-        self._region = region
+        self._regions = tuple(regions)
         self._combined_metadata = Combined(imdb.get_metadata_batch, most=5)
         self._methods: dict[str, Callable[[str], Any]] = {
             METADATA.name: imdb.get_metadata,
@@ -116,31 +124,48 @@ class FanOut:
         """Return how long the rate limit of its source keeps the call for a section waiting."""
         return self._sources[SOURCE_OF[section]].queue_seconds(future)
 
+    def has_all_regions(self, film: FilmPayload) -> bool:
+        """Whether the offers of the film were fetched for all regions."""
+        extra = film.extras.get(STREAMING.name) or {}
+        return set(self._regions) <= set(extra.get("regions", ()))
+
     def _streaming(
         self, known: WatchmodeId, found: "Future[WatchmodeId]", imdb_id: str
     ) -> SectionAnswer:
+        try:
+            rows = self._offers(known, found, imdb_id)
+        except RegionNotCovered:
+            # The plan includes none of the regions.
+            return self._streaming_answer([], self._regions)
+        return self._streaming_answer(rows, self._watchmode.not_covered)
+
+    def _offers(
+        self, known: WatchmodeId, found: "Future[WatchmodeId]", imdb_id: str
+    ) -> list[dict[str, Any]]:
         value = known.value
         if not known.is_known:
             value = self._watchmode.lookup_title_id(imdb_id)
             # Kept even if the next call fails: it cost a credit.
             found.set_result(WatchmodeId(value, is_known=True))
         if value is None:
-            return self._offers([])
+            return []
         try:
-            return self._offers(self._watchmode.get_streaming_sources(value))
+            return self._watchmode.get_streaming_sources(value)
         except UpstreamNotFound:
             if known.is_known:
                 # Watchmode dropped the id: the next fetch does not use it.
                 found.set_result(WatchmodeId(value))
-            return self._offers([])
+            return []
 
-    def _offers(self, rows: list[dict[str, Any]]) -> SectionAnswer:
-        not_covered = list(self._watchmode.not_covered)
-        in_region = [row for row in rows if row.get("region", self._region) == self._region]
+    def _streaming_answer(
+        self, rows: list[dict[str, Any]], not_covered: Sequence[str]
+    ) -> SectionAnswer:
+        default = self._regions[0]
+        extra = {"offers": rows, "regions": [*self._regions], "not_covered": [*not_covered]}
         error = None
-        if self._region in not_covered:
+        if default in not_covered:
             error = RegionNotCovered(STREAMING.source, "region_not_covered")
-        return SectionAnswer(in_region, {"offers": rows, "not_covered": not_covered}, error)
+        return SectionAnswer([row for row in rows if row["region"] == default], extra, error)
 
     def _trailer(self, imdb_id: str) -> SectionAnswer:
         videos = self._kinocheck.get_title_videos(imdb_id)

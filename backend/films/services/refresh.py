@@ -24,6 +24,7 @@ from films.payload import (
     METADATA,
     SECTION_NAMES,
     SOURCE_OF,
+    STREAMING,
     FilmPayload,
     Outcome,
     RetryPolicy,
@@ -235,6 +236,7 @@ class FilmRefresher:
 
         While metadata keeps failing, each renewal is repeated soon. What an earlier attempt fetched
         is not fetched again within the time to live of a film.
+        Offers are needed as well if a region was configured since they were fetched.
         """
         if film is None:
             return SECTION_NAMES
@@ -244,6 +246,8 @@ class FilmRefresher:
         def is_carried_over(name: str) -> bool:
             lifetime, state = self._policy.lifetimes.get(name, default), film.states.get(name)
             if state is None or state.fetched_at is None or name in warned:
+                return False
+            if name == STREAMING.name and not self._fan_out.has_all_regions(film):
                 return False
             return now - state.fetched_at < lifetime
 

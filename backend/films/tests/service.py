@@ -54,6 +54,7 @@ class Service:
         sources: dict[str, Source] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         offers_max_age: timedelta | None = None,
+        regions: tuple[str, ...] = ("TR",),
         **policy: Any,
     ) -> None:
         self.clock = clock or Clock()
@@ -70,7 +71,7 @@ class Service:
             kinocheck=self.kinocheck,
             watchmode=self.watchmode,
             sources=self.sources.values(),
-            region="TR",
+            regions=regions,
         )
         self.refresher = FilmRefresher(
             cache=self.cache,

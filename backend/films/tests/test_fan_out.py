@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from core.errors import UpstreamNotFound, UpstreamQuotaExhausted, UpstreamRateLimited
+from core.errors import (
+    RegionNotCovered,
+    UpstreamNotFound,
+    UpstreamQuotaExhausted,
+    UpstreamRateLimited,
+)
 from core.models import UpstreamState
 from core.services.limits import Quota, UpstreamLimits
 from core.services.source import Priority, Source
@@ -110,6 +115,35 @@ class TestWatchmodeId:
 
         assert outcomes(calls)["streaming"].value == []
         assert calls.watchmode_id.result(5) == WatchmodeId(1, is_known=False)
+
+
+class TestOffers:
+    def test_those_of_all_regions_are_beside_those_of_the_first_one(self):
+        service = Service(regions=("TR", "DE", "US"))
+        rows = [{"source_id": 1, "region": region} for region in ("DE", "TR")]
+        service.watchmode.answers["get_streaming_sources"] = rows
+        service.watchmode.not_covered = ("US",)
+
+        answer = outcomes(submit(service, sections=["streaming"]))["streaming"]
+
+        assert answer.value == rows[1:]
+        assert answer.extra == {
+            "offers": rows,
+            "regions": ["TR", "DE", "US"],
+            "not_covered": ["US"],
+        }
+        assert answer.error is None
+
+    @pytest.mark.parametrize("method", ["lookup_title_id", "get_streaming_sources"])
+    def test_a_plan_that_covers_no_region_is_reported_beside_the_error(self, method):
+        service = Service(regions=("TR", "DE"))
+        service.watchmode.fail(RegionNotCovered("watchmode", "region_not_covered"), method)
+
+        calls = submit(service, sections=["streaming"], watchmode_id=WatchmodeId())
+
+        answer = outcomes(calls)["streaming"]
+        assert isinstance(answer.error, RegionNotCovered)
+        assert (answer.extra["offers"], answer.extra["not_covered"]) == ([], ["TR", "DE"])
 
 
 class TestOrder:

@@ -439,6 +439,14 @@ class TestFields:
         assert (chosen.json["warnings"], chosen.max_age) == ([warning("images")], 30)
         assert (other.json["warnings"], other.max_age) == ([], 82_800)
 
+    @pytest.mark.parametrize("fields", ["warnings", "title,warnings"])
+    def test_chosen_warnings_are_those_of_all_sections(self, server, fields):
+        server.store("tt0000001", keys={"warnings": [warning("credits")]})
+
+        answer = server.get(f"/api/films/tt0000001?fields={fields}")
+
+        assert (answer.json["warnings"], answer.max_age) == ([warning("credits")], 30)
+
     def test_a_large_answer_is_compressed_and_a_small_one_is_not(self, server):
         server.store(keys={"credits": {"credits": ["an actor"] * 500}})
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from films.http_caching import FilmAnswer, Representation, expires_at, film_response
 from films.payload import HEALING_CODES, SectionState
+from films.presentation import parse_fields
 from films.tests.fakes import INCEPTION, Clock, film_payload, warning
 
 NOW = Clock().time.timestamp()
@@ -27,10 +28,12 @@ warnings = st.lists(
 )
 
 
-def response_of(payload=None, *, section=None, method="get", **headers) -> HttpResponse:
-    request = getattr(RequestFactory(), method)("/", headers=headers)
+def response_of(payload=None, *, section=None, fields=None, **headers) -> HttpResponse:
+    request = RequestFactory().get("/", headers=headers)
     film = film_payload() if payload is None else payload
     make = partial(FilmAnswer.of_section, name=section) if section else FilmAnswer.of
+    if fields:
+        make = partial(FilmAnswer.of, selection=parse_fields(fields))
     return film_response(request, make(film, ttl=TTL))
 
 
@@ -163,6 +166,16 @@ class TestMiss:
         assert max_age(response_of(payload)) == 300
         assert max_age(response_of(payload, section="images")) == 300
         assert max_age(response_of(payload, section="trailer")) == 82_800
+
+    @pytest.mark.parametrize(
+        ("fields", "seconds"),
+        [("title,images", 300), ("title", 82_800), ("warnings", 300), ("title,warnings", 300)],
+    )
+    def test_chosen_fields_are_shortened_by_the_warnings_that_they_show(self, fields, seconds):
+        states = {"images": SectionState(failures=1, retry_at=Clock().time + timedelta(minutes=5))}
+        payload = film_payload(keys={"warnings": [warning("images")]}, states=states)
+
+        assert max_age(response_of(payload, fields=fields)) == seconds
 
 
 @pytest.mark.usefixtures("_standing_clock")

@@ -18,6 +18,7 @@ from django.utils.http import http_date
 
 from core.errors import (
     Overloaded,
+    RegionNotCovered,
     UpstreamBadAnswer,
     UpstreamNotFound,
     UpstreamRateLimited,
@@ -45,7 +46,7 @@ def _routes():
         yield
 
 
-def serve(*, aggregator=None, search=None, pages=None) -> None:
+def serve(*, aggregator=None, search=None, pages=None, regions=("TR",)) -> None:
     """From now on these services answer."""
     routes = film_paths(
         get_aggregator=lambda: aggregator or FakeAggregator(payload_of()),
@@ -53,7 +54,7 @@ def serve(*, aggregator=None, search=None, pages=None) -> None:
         get_cache=lambda: Service().cache,
         get_pages=lambda: pages or pytest.fail("no page was expected"),
         get_sources=list,
-        regions=("TR",),
+        regions=regions,
         longest_wait=15,
     )
     urlpatterns[:] = [path("api/", include(routes))]
@@ -311,6 +312,79 @@ class TestSeveralFilms:
         answer = Client(raise_request_exception=False).get("/api/films?ids=tt1,tt5")
 
         assert (answer.status_code, answer.json()["reason"]) == (500, "internal_error")
+
+
+@pytest.mark.django_db
+class TestGroupedOffers:
+    """`/streaming?view=grouped`."""
+
+    def stored_by(self, *regions: str, not_covered: tuple[str, ...] = ()) -> Service:
+        """A service that fetched the film with these regions configured."""
+        service = Service(regions=regions)
+        service.clock.time = timezone.now()
+        service.watchmode.not_covered = not_covered
+        service.watchmode.answers["get_streaming_sources"] = [
+            {"source_id": 1, "name": "Store", "type": "buy", "region": region}
+            for region in regions
+            if region not in not_covered
+        ]
+        service.fetch()
+        return service
+
+    def grouped(self, region: str):
+        return get(f"{FILM}/streaming?view=grouped&region={region}")
+
+    def services(self, answer) -> dict[str, list[str]]:
+        return {
+            region: [each["name"] for offers in kinds.values() for each in offers]
+            for region, kinds in answer.json()["regions"].items()
+        }
+
+    def test_each_region_that_is_asked_for_has_its_offers(self):
+        service = self.stored_by("TR", "DE", "US", not_covered=("US",))
+        serve(aggregator=service.aggregator, regions=("TR", "DE", "US"))
+
+        answer = self.grouped("DE,US")
+
+        assert self.services(answer) == {"DE": ["Store"]}
+        assert (answer.json()["not_covered"], answer.json()["warnings"]) == (["US"], [])
+
+    def test_a_plan_that_covers_no_region_is_not_shown_as_no_offers(self):
+        service = Service()
+        service.watchmode.fail(
+            RegionNotCovered("watchmode", "region_not_covered"), "lookup_title_id"
+        )
+        service.fetch()
+        serve(aggregator=service.aggregator)
+
+        answer = self.grouped("TR")
+
+        assert (answer.json()["regions"], answer.json()["not_covered"]) == ({}, ["TR"])
+        assert [each["code"] for each in answer.json()["warnings"]] == ["region_not_covered"]
+
+    def test_a_region_that_was_configured_later_is_not_shown_as_no_offers(self):
+        service = self.stored_by("TR")
+        serve(aggregator=service.aggregator, regions=("TR", "DE"))
+
+        later, both, first = (self.grouped(region) for region in ("DE", "TR,DE", "TR"))
+
+        assert self.services(both) == {"TR": ["Store"], "DE": []}
+        for answer in (later, both):
+            (warning,) = answer.json()["warnings"]
+            assert (warning["section"], warning["code"]) == ("streaming", "deadline")
+            assert answer["Cache-Control"].startswith("public, max-age=3600,")
+        assert first.json()["warnings"] == []
+
+    def test_it_is_fetched_with_the_next_refresh_even_if_offers_live_longer(self):
+        lifetimes = {"streaming": timedelta(days=9)}
+        before = Service(regions=("TR",), lifetimes=lifetimes)
+        before.fetch()
+        after = Service(clock=before.clock, regions=("TR", "DE"), lifetimes=lifetimes)
+        for _ in range(2):
+            before.clock.advance(hours=25)
+            after.fetch()
+
+        assert after.watchmode.called == ["get_streaming_sources"]
 
 
 class TestPages:
