@@ -250,6 +250,7 @@ def housekeeper() -> Housekeeper:
         shared=[
             Duty("forget_made_up_ids", timedelta(hours=1), forget_made_up_ids),
             Duty("forget_old_usage", timedelta(days=1), forget_old_usage),
+            Duty("remove_old_offers", timedelta(days=1), film_cache().remove_old_offers),
         ],
     )
 

@@ -94,7 +94,8 @@ class SectionAnswer:
 class SectionState:
     """When a section was last fetched, how often in a row it failed since, and when to try again.
 
-    `fetched_at` is None if it was never fetched, `retry_at` if no failure is to be repaired.
+    `fetched_at` is None if it was never fetched or nobody knows when, `retry_at` if no failure is
+    to be repaired.
     """
 
     fetched_at: datetime | None = None
@@ -137,7 +138,10 @@ class FilmPayload(dict[str, Any]):
     @classmethod
     def of(cls, payload: Mapping[str, Any], now: datetime) -> "FilmPayload":
         """Return `payload` itself, or a plain dictionary as a payload that is as old as `now`."""
-        return payload if isinstance(payload, FilmPayload) else cls(payload, cached_at=now)
+        if isinstance(payload, FilmPayload):
+            return payload
+        states = dict.fromkeys(SECTION_NAMES, SectionState(fetched_at=now))
+        return cls(payload, cached_at=now, states=states)
 
     @property
     def warning_codes(self) -> dict[str, str]:
@@ -199,10 +203,15 @@ class FilmPayload(dict[str, Any]):
         )
 
     def without_old_offers(self, now: datetime, max_age: timedelta | None) -> "FilmPayload":
-        """Return the payload without offers that were fetched longer ago than `max_age`."""
-        if max_age is None or not self[STREAMING.name]:
+        """Return the payload without offers that were fetched longer ago than `max_age`.
+
+        Those of all regions are removed; if it is not known when they were fetched, they are too
+        old.
+        """
+        extra = self.extras.get(STREAMING.name) or {}
+        if max_age is None or not (self[STREAMING.name] or extra.get("offers")):
             return self
-        state = self.states.get(STREAMING.name, SectionState(fetched_at=self.cached_at))
+        state = self.states.get(STREAMING.name, SectionState())
         if state.fetched_at is not None and now - state.fetched_at < max_age:
             return self
         others = [each for each in self["warnings"] if each["section"] != STREAMING.name]
@@ -302,6 +311,7 @@ def _merged(
                 warnings.append(old_warnings[name])
             continue
         outcome = outcomes[name]
+        is_answer = isinstance(outcome, SectionAnswer)
         if isinstance(outcome, SectionAnswer):
             extras[name] = outcome.extra
             outcome = outcome.error or outcome.value
@@ -322,6 +332,9 @@ def _merged(
         else:
             values[name] = section.empty()
             warnings.append(_warning(section, outcome.code, _SENTENCES[outcome.code]))
+            if is_answer:
+                # The extra is as new as the answer.
+                states[name] = replace(states[name], fetched_at=now)
     metadata_failed = isinstance(outcomes.get("metadata"), UpstreamError)
     is_repair = "metadata" not in outcomes and not is_renewal
     keeps_age = last is not None and (is_repair or metadata_failed)
@@ -459,8 +472,7 @@ def render(payload: FilmPayload) -> FilmBody:
         size = start + len(value) + 1
         chunks.append(b'"%b":%b' % (key.encode(), value))
         if key in SECTION_NAMES:
-            # A section of which nothing else is known is as old as the film.
-            state = payload.states.get(key, SectionState(fetched_at=payload.cached_at))
+            state = payload.states.get(key, SectionState())
             parts[key] = Part(
                 start,
                 size - 1,

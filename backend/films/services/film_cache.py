@@ -47,6 +47,9 @@ _READ_BODY_TIME, _READ_FILM_TIME, _STORE_TIME = (
 )
 
 _TITLE_LENGTH = 512
+# Films that one statement looks at when old offers are removed.
+_BATCH = 500
+_RENDERED = tuple(f"rendering__{name}" for name in ("rendered_for", "version", "parts", "extras"))
 _FIRST_FILM_YEAR = 1870
 _YEARS_AHEAD = 10
 
@@ -211,7 +214,10 @@ class FilmCacheService:
     def has_old_offers(self, hit: Hit) -> bool:
         """Whether the film has offers that are too old to be returned."""
         offers = hit.parts[STREAMING.name]
-        if self._offers_max_age is None or offers.end - offers.start == len(b"[]"):
+        return offers.end - offers.start > len(b"[]") and self._is_too_old(offers)
+
+    def _is_too_old(self, offers: Part) -> bool:
+        if self._offers_max_age is None:
             return False
         oldest = (self._now() - self._offers_max_age).timestamp()
         return offers.fetched_at is None or offers.fetched_at <= oldest
@@ -226,6 +232,10 @@ class FilmCacheService:
 
     def get_cached(self, imdb_id: str) -> FilmPayload | None:
         """Return the stored payload, fresh or not; None if no valid one is stored."""
+        film = self._stored(imdb_id)
+        return film and film.without_old_offers(self._now(), self._offers_max_age)
+
+    def _stored(self, imdb_id: str) -> FilmPayload | None:
         with _READ_FILM_TIME.time():
             row = fetch_row(_READ_PAYLOAD, [imdb_id])
         if row is None or row[0] is None:
@@ -249,7 +259,7 @@ class FilmCacheService:
         )
         if parts is None and payload.is_fresh:
             self._store_missing_rendering(imdb_id, payload, aware(updated_at))
-        return payload.without_old_offers(self._now(), self._offers_max_age)
+        return payload
 
     @_READ_FILM_TIME.time()
     def is_fresh(self, imdb_id: str) -> bool:
@@ -320,6 +330,52 @@ class FilmCacheService:
             .values_list("imdb_id", flat=True)
         )
         return list(found[:limit])
+
+    def remove_old_offers(self) -> int:
+        """Remove the offers that are too old from the rows; return the number of changed films.
+
+        `get_cached` does not return them, but the row of a film that nobody reads keeps them. No
+        transaction takes long.
+        """
+        if self._offers_max_age is None:
+            return 0
+        in_order = (
+            # Offers are not older than the row.
+            Film.objects.filter(created_at__lte=self._now() - self._offers_max_age)
+            .exclude(full_json=None)
+            .order_by("imdb_id")
+            .values_list("imdb_id", "updated_at", *_RENDERED)
+        )
+        total, last = 0, ""
+        while rows := list(in_order.filter(imdb_id__gt=last)[:_BATCH]):
+            for imdb_id, updated_at, *rendering in rows:
+                if self._is_suspect(imdb_id, updated_at, rendering):
+                    total += self._remove_old_offers(imdb_id)
+            last = rows[-1][0]
+        return total
+
+    def _is_suspect(self, imdb_id: str, updated_at: datetime, rendering: Sequence[Any]) -> bool:
+        """Whether a row may have offers that are too old; `rendering` has `_RENDERED`."""
+        rendered_for, version, parts_text, extras_text = rendering
+        parts = _parts(imdb_id, version, parts_text, self._now())
+        extras = None if parts is None else _extras(imdb_id, version, extras_text)
+        if parts is None or extras is None or rendered_for != updated_at:
+            return True
+        offers, extra = parts[STREAMING.name], extras.get(STREAMING.name) or {}
+        has_any = offers.end - offers.start > len(b"[]") or extra.get("offers")
+        return bool(has_any) and self._is_too_old(offers)
+
+    def _remove_old_offers(self, imdb_id: str) -> bool:
+        with transaction.atomic():
+            row = Film.objects.filter(imdb_id=imdb_id).select_for_update(skip_locked=True)
+            # A row that is locked gets other offers anyway.
+            film = self._stored(imdb_id) if row.values_list("pk").first() else None
+            if film is None:
+                return False
+            without = film.without_old_offers(self._now(), self._offers_max_age)
+            # Also unchanged, so that it has the ages of its sections next time.
+            self.save_cache(imdb_id, without)
+        return without is not film
 
     def stored_ids(self) -> Any:
         """Return a query of the ids for which there is a row."""

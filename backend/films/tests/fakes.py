@@ -10,7 +10,7 @@ from django.utils import timezone as django_timezone
 
 from core.services.kinocheck_service import TitleVideos
 from core.services.upstream_status import UpstreamStatus
-from films.payload import FilmPayload
+from films.payload import SECTION_NAMES, FilmPayload, SectionState
 from films.services.film_aggregator import current_reader
 from films.services.film_search import SearchFilter
 from films.services.refresh import Fetch
@@ -234,8 +234,10 @@ def payload_of(imdb_id: str = INCEPTION, **keys: Any) -> dict[str, Any]:
 
 def film_payload(*, age: timedelta = timedelta(hours=1), **options: Any) -> FilmPayload:
     """The payload of a film that was fetched `age` before the time of `Clock`."""
-    keys = options.pop("keys", {})
-    return FilmPayload(payload_of(**keys), cached_at=Clock().time - age, **options)
+    keys, cached_at = options.pop("keys", {}), Clock().time - age
+    states = dict.fromkeys(SECTION_NAMES, SectionState(fetched_at=cached_at))
+    states |= options.pop("states", {})
+    return FilmPayload(payload_of(**keys), cached_at=cached_at, states=states, **options)
 
 
 def warning(section: str, code: str = "timeout") -> dict[str, str]:

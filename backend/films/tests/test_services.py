@@ -55,6 +55,8 @@ TWELVE_KEYS = [
     "streaming",
     "warnings",
 ]
+OTHER = "tt0000002"
+NETFLIX = {"name": "Netflix", "region": "TR"}
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 RETRY = RetryPolicy(first=timedelta(minutes=5))
 
@@ -951,6 +953,46 @@ class TestAgeOfOffers:
         assert Film.objects.get().full_json["streaming"] == []
         assert service.fetch().warning_codes == {"streaming": "timeout"}
 
+    def test_those_of_other_regions_are_removed_too(self, service):
+        rows = [{"source_id": 1, "name": "Store", "region": "DE"}]
+        service.watchmode.answers["get_streaming_sources"] = rows
+        service.clock.advance(days=31)
+        service.fetch()
+        assert service.cache.get_cached(INCEPTION).extras["streaming"]["offers"] == rows
+        service.clock.advance(days=30)
+
+        payload = service.cache.get_cached(INCEPTION)
+
+        assert payload.extras["streaming"] is None
+        assert payload.warning_codes == {"streaming": "expired"}
+
+    @pytest.mark.parametrize("days", [29, 30])
+    def test_those_beside_a_default_region_that_is_not_covered_have_an_age(self, days):
+        service = Service(offers_max_age=timedelta(days=30), regions=("TR", "US"))
+        service.watchmode.not_covered = ("TR",)
+        rows = [{"source_id": 1, "name": "Store", "region": "US"}]
+        service.watchmode.answers["get_streaming_sources"] = rows
+        service.fetch()
+        service.clock.advance(days=days)
+
+        payload = service.cache.get_cached(INCEPTION)
+
+        code = "expired" if days == 30 else "region_not_covered"
+        assert payload.warning_codes == {"streaming": code}
+        assert bool(payload.extras["streaming"]) == (days < 30)
+
+    def test_offers_of_unknown_age_are_removed_and_fetched_again(self, service):
+        FilmRendering.objects.all().delete()
+
+        payload = service.fetch()
+
+        assert payload["streaming"] == []
+        assert payload.warning_codes == {"streaming": "expired"}
+        assert not self.is_in_fast_path(service)
+        service.background.run()
+        assert service.fetch()["streaming"] != []
+        assert self.is_in_fast_path(service)
+
     def test_the_background_fetches_new_ones(self, service):
         self.renew_daily(service, 29)
         service.clock.advance(hours=18)
@@ -987,3 +1029,90 @@ class TestAgeOfOffers:
         service.break_sources()
 
         assert service.fetch()["streaming"] != []
+
+
+@pytest.mark.django_db
+class TestAgeOfSections:
+    def test_sections_of_unknown_age_are_fetched_with_the_next_refresh(self):
+        service = Service(lifetimes=dict.fromkeys(SECTION_NAMES[1:], timedelta(days=365)))
+        service.fetch()
+        FilmRendering.objects.all().delete()
+        # The film is rendered again.
+        service.fetch()
+        service.imdb.calls.clear()
+        service.clock.advance(hours=25)
+
+        service.fetch()
+
+        assert set(service.imdb.called) == set(IMDB_METHODS)
+
+
+@pytest.mark.django_db
+class TestOldOffersOfFilmsThatNobodyReads:
+    """The housekeeping duty."""
+
+    @pytest.fixture
+    def service(self) -> Service:
+        service = Service(offers_max_age=timedelta(days=30))
+        service.fetch()
+        service.clock.advance(hours=12)
+        service.fetch(OTHER)
+        # The rows are older than what is in them.
+        Film.objects.update(created_at=service.clock.time - timedelta(days=40))
+        service.clock.advance(days=29, hours=12)
+        return service
+
+    def offers(self, imdb_id: str) -> Any:
+        return Film.objects.get(imdb_id=imdb_id).full_json["streaming"]
+
+    def test_they_leave_the_row_and_the_others_stay(self, service):
+        assert service.cache.remove_old_offers() == 1
+
+        assert (self.offers(INCEPTION), self.offers(OTHER)) == ([], [NETFLIX])
+        assert b"Netflix" not in bytes(FilmRendering.objects.get(film=INCEPTION).body)
+        assert "Netflix" not in FilmRendering.objects.get(film=INCEPTION).extras
+        stored = service.cache.get_cached(INCEPTION)
+        assert stored.warning_codes == {"streaming": "expired"}
+        assert stored.cached_at == service.clock.time - timedelta(days=30)
+        assert service.cache.remove_old_offers() == 0
+
+    def test_those_of_other_regions_leave_it_too(self, service):
+        FilmRendering.objects.all().delete()
+        Film.objects.all().delete()
+        service.watchmode.answers["get_streaming_sources"] = [{**NETFLIX, "region": "DE"}]
+        service.fetch()
+        service.clock.advance(days=30)
+
+        assert service.cache.remove_old_offers() == 1
+        assert "Netflix" not in FilmRendering.objects.get().extras
+
+    def test_those_of_unknown_age_leave_it_and_the_film_is_rendered_again(self, service):
+        FilmRendering.objects.filter(film=OTHER).delete()
+
+        assert service.cache.remove_old_offers() == 2
+        assert self.offers(OTHER) == []
+        assert FilmRendering.objects.count() == 2
+
+    def test_rows_that_are_younger_than_the_limit_are_not_looked_at(self, service):
+        Film.objects.update(created_at=service.clock.time - timedelta(days=29))
+        FilmRendering.objects.all().delete()
+
+        assert service.cache.remove_old_offers() == 0
+        assert not FilmRendering.objects.exists()
+
+    def test_damaged_rows_are_left_alone(self, service):
+        Film.objects.filter(imdb_id=INCEPTION).update(full_json={"imdb_id": INCEPTION})
+
+        assert service.cache.remove_old_offers() == 0
+
+    def test_films_are_looked_at_in_batches(self, service, monkeypatch, django_assert_num_queries):
+        monkeypatch.setattr("films.services.film_cache._BATCH", 1)
+        service.clock.advance(days=1)
+
+        assert service.cache.remove_old_offers() == 2
+        with django_assert_num_queries(3):
+            assert service.cache.remove_old_offers() == 0
+
+    def test_without_a_limit_nothing_is_removed(self, service, django_assert_num_queries):
+        with django_assert_num_queries(0):
+            assert Service(clock=service.clock).cache.remove_old_offers() == 0

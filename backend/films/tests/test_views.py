@@ -440,7 +440,7 @@ class TestPages:
         answers = []
         for seconds in (0, 40):
             monkeypatch.setattr("time.time", lambda moment=started + seconds: moment)
-            answers.append(get(f"{FILM}/credits?page_token=next"))
+            answers.append(get(f"{FILM}/credits?page_token=aged"))
 
         assert [answer["Cache-Status"] for answer in answers] == [
             "Filmosphere; fwd=miss; stored; ttl=86400",
