@@ -96,7 +96,12 @@ DB_QUERY_DURATION = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 1, 2.5),
 )
 DB_CONNECTIONS_IN_USE = Gauge(
-    "filmosphere_db_connections_in_use", "Connections of the pool that threads use."
+    "filmosphere_db_connections_in_use", "Connections of the pool that threads use.", ["database"]
+)
+DATABASE_UP = Gauge(
+    "filmosphere_database_up",
+    "1 if the database answered when it was last asked, else 0.",
+    multiprocess_mode="min",
 )
 # Registered where there is a Redis.
 REDIS_UP = Gauge(

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS
 from django.urls import get_resolver
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
@@ -17,6 +18,8 @@ from core import metrics
 from core.db import DATABASE_FAULTS, release_connection
 from core.optional_redis import NoRedisError, configured_redis
 from core.postgresql.base import connections_in_use
+from core.replica import ALIAS as REPLICA_ALIAS
+from core.replica import Replica
 from core.services import http_client
 from core.services.source import Priority, Source
 from core.services.usage import Avoided
@@ -58,12 +61,24 @@ def observe() -> None:
         metrics.MISS_SLOTS_IN_USE.labels(surface).set_function(partial(_in_use, slots, size))
     background = wiring.background()
     metrics.BACKGROUND_QUEUE_LENGTH.set_function(lambda: background.queue_length)
-    metrics.DB_CONNECTIONS_IN_USE.set_function(connections_in_use)
+    _observe_connections("primary", DEFAULT_DB_ALIAS)
+    # Each process is taken for well until it has asked.
+    metrics.DATABASE_UP.set(1)
+    replica = wiring.replica()
+    if replica:
+        _observe_connections("replica", REPLICA_ALIAS)
+        metrics.REPLICA_CURRENT.set(1)
+        REGISTRY.register(metrics.REPLICA_CURRENT)
     redis = configured_redis()
     if redis:
         metrics.REDIS_UP.set_function(lambda: not redis.is_away)
         REGISTRY.register(metrics.REDIS_UP)
-    REGISTRY.register(_Observer(redis))
+    REGISTRY.register(_Observer(redis=redis, replica=replica))
+
+
+def _observe_connections(database: str, alias: str) -> None:
+    in_use = partial(connections_in_use, alias)
+    metrics.DB_CONNECTIONS_IN_USE.labels(database).set_function(in_use)
 
 
 def _in_use(slots: threading.Semaphore, size: int) -> int:
@@ -87,14 +102,15 @@ def _observe_source(source: Source) -> None:
 
 
 class _Observer(Collector):
-    """Asks the database and Redis for what only they know, each time the metrics are read.
+    """Asks the database, its replica and Redis for their state each time the metrics are read.
 
     It does so in a thread of its own, and the next reading shows the result: the metrics are there
-    when neither of them answers.
+    when none of them answers.
     """
 
-    def __init__(self, redis: "ResilientRedis | None") -> None:
+    def __init__(self, *, redis: "ResilientRedis | None", replica: Replica | None) -> None:
         self._redis = redis
+        self._replica = replica
         self._lock = threading.Lock()
         self._is_started = False
         self._is_asked = threading.Event()
@@ -121,9 +137,14 @@ class _Observer(Collector):
             # Its client has logged it, and knows that it is away.
             except NoRedisError:
                 pass
+            if self._replica:
+                # It shows the result itself.
+                self._replica.is_current  # noqa: B018
             try:
                 _read_quotas()
+                metrics.DATABASE_UP.set(1)
             except DATABASE_FAULTS as exc:
+                metrics.DATABASE_UP.set(0)
                 logger.warning("quotas could not be read", extra={"outcome": type(exc).__name__})
             finally:
                 release_connection()

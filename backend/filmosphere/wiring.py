@@ -15,7 +15,6 @@ from django.conf import settings
 from django.core.cache import caches
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
-from prometheus_client import REGISTRY
 
 from cinemix.daily_share import DailyShare
 from cinemix.fast_path import FastMovies
@@ -23,8 +22,7 @@ from cinemix.known_answers import KnownAnswers
 from cinemix.movie_cache import MovieCache
 from cinemix.movies import MovieService
 from cinemix.rate_limiter import RateLimiter
-from core import metrics, replica
-from core.replica import Replica
+from core.replica import ALIAS, Replica
 from core.services.circuit_breaker import CircuitBreaker
 from core.services.coordinator import Coordinator
 from core.services.housekeeping import Duty, Housekeeper
@@ -207,14 +205,15 @@ def film_cache() -> FilmCacheService:
     return FilmCacheService(
         ttl=settings.CACHE_TTL,
         offers_max_age=settings.STREAMING_MAX_AGE or None,
-        replica=_replica(),
+        replica=replica(),
     )
 
 
-def _replica() -> Replica | None:
-    if replica.ALIAS not in settings.DATABASES:
+@cache
+def replica() -> Replica | None:
+    """Return the replica of the database, if there is one."""
+    if ALIAS not in settings.DATABASES:
         return None
-    REGISTRY.register(metrics.REPLICA_CURRENT)
     # A film in memory is up to HOT_SECONDS old as well.
     return Replica(longest_lag=settings.HOT_SECONDS + 5)
 

@@ -36,9 +36,10 @@ def give_back_connections() -> None:
         wrapper.close()
 
 
-def connections_in_use() -> int:
-    """Return how many connections of the pools of this process threads use."""
-    return sum(pool.in_use for pool in tuple(_pools.values()))
+def connections_in_use(alias: str) -> int:
+    """Return how many connections of the pool of this process for a database threads use."""
+    pool = _pools.get(alias)
+    return pool.in_use if pool else 0
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

@@ -70,7 +70,8 @@ def test_what_can_be_known_in_advance_is_there_from_the_start(options, tmp_path)
     assert metrics.value("background_queue_length") == 0
     assert metrics.value("background_jobs_total", outcome="dropped") == 0
     assert metrics.value("db_query_duration_seconds_count", query="lease") == 0
-    assert metrics.value("db_connections_in_use") == 0
+    assert metrics.value("db_connections_in_use", database="primary") == 0
+    assert metrics.value("database_up") == 1
     assert metrics.value("log_lines_dropped_total") == 0
     assert metrics.value("movie_cache_total", outcome="hit") == 0
     assert metrics.value("build_info", version="1.0.0", revision="abc123") == 1
@@ -146,7 +147,9 @@ def test_a_connection_is_in_use_while_a_query_runs(options, tmp_path, url):
         lock = locked(url, "LOCK TABLE films_film IN ACCESS EXCLUSIVE MODE")
         with lock, ThreadPoolExecutor(2) as pool:
             asked = [pool.submit(running.get, f"{FILM}/trailer?n={n}") for n in range(2)]
-            eventually(lambda: Metrics(running).value("db_connections_in_use") == 2)
+            eventually(
+                lambda: Metrics(running).value("db_connections_in_use", database="primary") == 2
+            )
             assert {future.result().status for future in asked} == {503}
 
 

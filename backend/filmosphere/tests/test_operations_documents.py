@@ -104,7 +104,18 @@ def test_labels_by_which_is_summed_exist(exposed, place):
 
 
 # Labels whose values are all there from the start, or are listed in `core.cache_outcome`.
-FIXED = {"outcome", "source", "code", "why", "priority", "surface", "query", "chore", "cache"}
+FIXED = {
+    "outcome",
+    "source",
+    "code",
+    "why",
+    "priority",
+    "surface",
+    "query",
+    "chore",
+    "cache",
+    "database",
+}
 
 
 @pytest.mark.parametrize("place", EXPRESSIONS)
