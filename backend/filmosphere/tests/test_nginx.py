@@ -29,6 +29,10 @@ class Echo(BaseHTTPRequestHandler):
 
     def do_GET(self):
         body = json.dumps(dict(self.headers.items())).encode()
+        if self.headers.get("If-None-Match") == '"known"':
+            self.send_response(304)
+            self.end_headers()
+            return
         self.send_response(503 if self.path == "/failing" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Correlation-ID", "of-the-service")
@@ -36,6 +40,10 @@ class Echo(BaseHTTPRequestHandler):
             self.send_header("Cache-Control", "public, max-age=60")
             for name in LIMITS:
                 self.send_header(name, "9")
+        if self.path == "/short":
+            self.send_header("Cache-Control", "public, max-age=1")
+            self.send_header("ETag", '"known"')
+            self.send_header("X-RateLimit-Limit", "9")
         self.end_headers()
         self.wfile.write(body)
 
@@ -72,6 +80,20 @@ def test_a_copy_says_nothing_of_the_limits_of_another_client(front):
     assert (first["X-Cache"], copy["X-Cache"]) == ("MISS", "HIT")
     assert [first.get_all(name) for name in LIMITS] == [["9"]] * 3
     assert [copy.get_all(name) for name in LIMITS] == [None] * 3
+
+
+def test_a_copy_that_has_expired_is_not_sent_before_the_service_says_that_it_is_current(front):
+    assert get(f"{front}/short").headers["X-Cache"] == "MISS"
+    seen = []
+
+    def has_expired() -> bool:
+        seen.append(get(f"{front}/short"))
+        return seen[-1].headers["X-Cache"] != "HIT"
+
+    eventually(has_expired)
+
+    assert (seen[-1].status, seen[-1].headers["X-Cache"]) == (200, "REVALIDATED")
+    assert seen[-1].headers.get_all("X-RateLimit-Limit") is None
 
 
 @pytest.mark.parametrize(
