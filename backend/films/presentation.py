@@ -226,7 +226,7 @@ def preferred_release(section: Mapping[str, Any], country: str) -> dict[str, Any
 
     The earliest release with a day whose attributes name no premiere, festival, internet, TV, DVD,
     Blu-ray, re-release or limited release; else the earliest one with a day that is no re-release;
-    else the earliest one.
+    else the earliest one. Only the rows of the section are considered: not those of further pages.
     """
     rows = _rows_of(section.get("releaseDates"), country)
     rows.sort(key=_date)

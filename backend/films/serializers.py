@@ -158,7 +158,11 @@ class FilmReleaseDates(_Answer):
     imdb_id: str = _IMDB_ID
     release_dates: shapes.ReleaseDates = Field(description="Up to 50 rows, all countries.")
     preferred: shapes.ReleaseDate | None = Field(
-        default=None, description="With `country`: the row to show there, null if there is none."
+        default=None,
+        description=(
+            "With `country`: the row to show there, null if none of these rows is of the country. "
+            "If there is a `nextPageToken`, it may have rows on further pages."
+        ),
     )
 
 
