@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 SENTINEL_SCHEME = "redis+sentinel://"
 
 # NoRedisError       Redis did not execute the command
-# `- RedisAwayError   it does not answer, or is in its cool-down
+# `- RedisUnavailableError   it does not answer, or is in its cool-down
 
 
 class NoRedisError(Exception):
     """Redis did not execute the command."""
 
 
-class RedisAwayError(NoRedisError):
+class RedisUnavailableError(NoRedisError):
     """Redis does not answer, or failed a moment ago and was not tried."""
 
 

@@ -18,7 +18,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from core.optional_redis import SENTINEL_SCHEME, NoRedisError, RedisAwayError
+from core.optional_redis import SENTINEL_SCHEME, NoRedisError, RedisUnavailableError
 from core.utils.stored_json import json_or
 
 logger = logging.getLogger(__name__)
@@ -70,53 +70,53 @@ class ResilientRedis:
         self._cool_down = cool_down
         self._clock = clock
         self._lock = threading.Lock()
-        self._away_until: float | None = None
+        self._unavailable_until: float | None = None
 
     @property
     def is_away(self) -> bool:
         """Whether Redis did not answer the last time."""
-        return self._away_until is not None
+        return self._unavailable_until is not None
 
     def run(self, command: Callable[[redis.Redis], T]) -> T:
         """Return what `command` returns, given a client.
 
-        Raises `RedisAwayError` if Redis does not answer or is in its cool-down, `NoRedisError` if
-        it refuses the command: out of memory, read-only, a key of another type.
+        Raises `RedisUnavailableError` if Redis does not answer or is in its cool-down,
+        `NoRedisError` if it refuses the command: out of memory, read-only, a key of another type.
         """
         self._refuse_while_away()
         try:
             result = command(self.client)
         except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
-            self._went_away(exc)
-            raise RedisAwayError(type(exc).__name__) from exc
+            self._note_failure(exc)
+            raise RedisUnavailableError(type(exc).__name__) from exc
         except redis.RedisError as exc:
             logger.warning("redis refused a command", extra={"outcome": type(exc).__name__})
             raise NoRedisError(type(exc).__name__) from exc
-        if self._away_until is not None:
+        if self._unavailable_until is not None:
             self._came_back()
         return result
 
     def _refuse_while_away(self) -> None:
-        if self._away_until is None:
+        if self._unavailable_until is None:
             return
         with self._lock:
             now = self._clock()
-            if self._away_until is not None and now < self._away_until:
-                raise RedisAwayError("away")
+            if self._unavailable_until is not None and now < self._unavailable_until:
+                raise RedisUnavailableError("unavailable")
             # This caller tries; the others are refused until the result is known.
-            if self._away_until is not None:
-                self._away_until = now + self._cool_down
+            if self._unavailable_until is not None:
+                self._unavailable_until = now + self._cool_down
 
-    def _went_away(self, exc: Exception) -> None:
+    def _note_failure(self, exc: Exception) -> None:
         with self._lock:
-            is_new = self._away_until is None
-            self._away_until = self._clock() + self._cool_down
+            is_new = self._unavailable_until is None
+            self._unavailable_until = self._clock() + self._cool_down
         # The idle connections are broken as well; each of them would fail another attempt.
         self._pool.disconnect(inuse_connections=False)
         timed_out = isinstance(exc, redis.TimeoutError)
         logger.log(
             logging.ERROR if is_new else logging.DEBUG,
-            "redis is away",
+            "redis is unavailable",
             extra={
                 "outcome": "cache_timeout" if timed_out else "redis_unreachable",
                 "error": type(exc).__name__,
@@ -125,7 +125,7 @@ class ResilientRedis:
 
     def _came_back(self) -> None:
         with self._lock:
-            self._away_until = None
+            self._unavailable_until = None
         logger.info("redis is back", extra={"outcome": "cache_up"})
 
 

@@ -17,7 +17,7 @@ ALIAS = "replica"
 _CHECK_SECONDS = 1.0
 # Seconds without any attempt after a failure, and how long a lagging replica is used if the primary
 # failed.
-REST_SECONDS = 5.0
+COOL_DOWN_SECONDS = 5.0
 
 # Whether everything that was received is applied, while something can be received; and the seconds
 # since the last transaction that was applied. A server that was promoted has everything.
@@ -33,7 +33,8 @@ class Replica:
     """A streaming replica of the PostgreSQL of `settings.DATABASES["default"]`.
 
     It `is_current` while it answers and lacks at most what happened in the last `longest_lag`
-    seconds. After a failure nothing is tried for `REST_SECONDS`. Safe to share between threads.
+    seconds. After a failure nothing is tried for `COOL_DOWN_SECONDS`. Safe to share between
+    threads.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Replica:
         self._check_at = 0.0
         self._state = "unknown"
         self._had_everything_at = float("-inf")
-        self._away_until = float("-inf")
+        self._unavailable_until = float("-inf")
         self._trusted_until = float("-inf")
 
     @property
@@ -70,16 +71,16 @@ class Replica:
 
     def trust(self) -> None:
         """Read from the replica for a while even if it lags, because the primary failed."""
-        self._trusted_until = self._clock() + REST_SECONDS
+        self._trusted_until = self._clock() + COOL_DOWN_SECONDS
 
     def fetch_row(self, query: str, params: Sequence[object]) -> tuple[Any, ...] | None:
         """Return the first row of a query; None if there is none, or the replica fails."""
-        if self._clock() < self._away_until:
+        if self._clock() < self._unavailable_until:
             return None
         try:
             row: tuple[Any, ...] | None = self._fetch(query, params)
         except DATABASE_FAULTS as exc:
-            self._went_away(exc)
+            self._note_failure(exc)
             return None
         return row
 
@@ -87,7 +88,7 @@ class Replica:
         row = self.fetch_row(_LAG, ())
         now = self._clock()
         if row is None:
-            self._check_at = self._away_until
+            self._check_at = self._unavailable_until
             return
         has_everything, since_last_transaction = row
         if has_everything:
@@ -99,9 +100,9 @@ class Replica:
         self._check_at = now + _CHECK_SECONDS
         self._note("current" if lag <= self._longest_lag else "lagging")
 
-    def _went_away(self, exc: Exception) -> None:
-        self._away_until = self._check_at = self._clock() + REST_SECONDS
-        self._note("away", error=type(exc).__name__)
+    def _note_failure(self, exc: Exception) -> None:
+        self._unavailable_until = self._check_at = self._clock() + COOL_DOWN_SECONDS
+        self._note("unavailable", error=type(exc).__name__)
 
     def _note(self, state: str, *, error: str | None = None) -> None:
         if state == self._state:

@@ -134,7 +134,7 @@ class _Observer(Collector):
             try:
                 if self._redis:
                     self._redis.run(lambda client: client.ping())
-            # Its client has logged it, and knows that it is away.
+            # Its client has logged it, and is in its cool-down.
             except NoRedisError:
                 pass
             if self._replica:

@@ -91,7 +91,7 @@ def test_each_failure_is_logged(dead, caplog):
     dead.get("a")
 
     messages = [record.message for record in caplog.records if record.name == "core.redis"]
-    assert messages == ["redis is away", "cache failed", "cache failed"]
+    assert messages == ["redis is unavailable", "cache failed", "cache failed"]
 
 
 @pytest.mark.parametrize(

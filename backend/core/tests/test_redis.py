@@ -7,7 +7,7 @@ import pytest
 import redis
 from django.test import override_settings
 
-from core.optional_redis import NoRedisError, RedisAwayError, configured_redis
+from core.optional_redis import NoRedisError, RedisUnavailableError, configured_redis
 from core.redis import COOL_DOWN, ResilientRedis, connection_pool, ping, shared_redis
 from core.tests.clock import Clock
 from core.tests.redis_doubles import REDIS_URL, closed_port, needs_redis, odd_redis
@@ -24,7 +24,7 @@ def send_ping(server):
 def test_a_closed_port_is_reported_as_a_redis_that_is_away():
     server = make_redis(f"redis://127.0.0.1:{closed_port()}")
 
-    with pytest.raises(RedisAwayError):
+    with pytest.raises(RedisUnavailableError):
         send_ping(server)
 
 
@@ -35,7 +35,7 @@ def test_a_silent_redis_is_tried_once_and_not_again_during_the_cool_down():
 
         for seconds in (0, 0, 1, COOL_DOWN - 1.001):
             clock.now += seconds
-            with pytest.raises(RedisAwayError):
+            with pytest.raises(RedisUnavailableError):
                 send_ping(server)
 
         assert silent.connections == 1
@@ -46,12 +46,12 @@ def test_after_the_cool_down_one_caller_tries_again():
     with odd_redis() as silent:
         server = make_redis(silent.url, clock)
         for _ in range(2):
-            with pytest.raises(RedisAwayError):
+            with pytest.raises(RedisUnavailableError):
                 send_ping(server)
 
         clock.now += COOL_DOWN
         for _ in range(2):
-            with pytest.raises(RedisAwayError):
+            with pytest.raises(RedisUnavailableError):
                 send_ping(server)
 
         assert silent.connections == 2
@@ -61,13 +61,13 @@ def test_while_one_caller_tries_the_others_are_refused():
     clock = Clock()
     with odd_redis() as redis:
         server = make_redis(redis.url, clock)
-        with pytest.raises(RedisAwayError):
+        with pytest.raises(RedisUnavailableError):
             send_ping(server)
         redis.answer = b"+PONG\r\n"
         clock.now += COOL_DOWN
 
         def ask_from_within(client):
-            with pytest.raises(RedisAwayError):
+            with pytest.raises(RedisUnavailableError):
                 send_ping(server)
             return client.ping()
 
@@ -78,7 +78,7 @@ def test_a_redis_that_is_back_is_used_again_within_five_seconds():
     clock = Clock()
     with odd_redis() as redis:
         server = make_redis(redis.url, clock)
-        with pytest.raises(RedisAwayError):
+        with pytest.raises(RedisUnavailableError):
             send_ping(server)
         redis.answer = b"+PONG\r\n"
 
@@ -97,7 +97,7 @@ def test_idle_connections_that_broke_with_redis_are_not_used_again():
         for connection in idle:
             server.client.connection_pool.release(connection)
         redis.answer = b""
-        with pytest.raises(RedisAwayError):
+        with pytest.raises(RedisUnavailableError):
             send_ping(server)
         redis.answer = b"+PONG\r\n"
 
@@ -112,7 +112,7 @@ def test_its_failure_is_one_error_line_and_its_return_one_info_line(caplog):
     with odd_redis() as redis:
         server = make_redis(redis.url, clock)
         for _ in range(3):
-            with pytest.raises(RedisAwayError):
+            with pytest.raises(RedisUnavailableError):
                 send_ping(server)
             clock.now += COOL_DOWN
         redis.answer = b"+PONG\r\n"
@@ -126,7 +126,7 @@ def test_its_failure_is_one_error_line_and_its_return_one_info_line(caplog):
 def test_the_log_line_tells_a_refused_connection_from_a_timeout(caplog):
     server = make_redis(f"redis://127.0.0.1:{closed_port()}")
 
-    with pytest.raises(RedisAwayError):
+    with pytest.raises(RedisUnavailableError):
         send_ping(server)
 
     assert [record.outcome for record in caplog.records] == ["redis_unreachable"]
@@ -143,7 +143,7 @@ def test_a_refused_command_does_not_start_a_cool_down(refusal):
             server.run(lambda client: client.set("a", "b"))
         redis.answer = b"+PONG\r\n"
 
-        assert not isinstance(caught.value, RedisAwayError)
+        assert not isinstance(caught.value, RedisUnavailableError)
         assert send_ping(server)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from core.replica import REST_SECONDS, Replica
+from core.replica import COOL_DOWN_SECONDS, Replica
 
 FOLLOWS, BEHIND = True, False
 
@@ -92,7 +92,7 @@ def test_a_replica_that_lags_is_read_for_a_while_when_the_primary_fails(server):
     server.replica.trust()
 
     assert server.is_current
-    server.pass_time(REST_SECONDS)
+    server.pass_time(COOL_DOWN_SECONDS)
     assert not server.is_current
 
 
@@ -108,11 +108,11 @@ def test_a_failure_leaves_the_replica_alone_for_some_seconds(server, log):
     assert (server.reads, server.looks) == (1, 1)
 
     server.row = ("a film",)
-    server.pass_time(REST_SECONDS)
+    server.pass_time(COOL_DOWN_SECONDS)
     assert server.is_current
     assert server.read() == ("a film",)
     outcomes = [line["outcome"] for line in log.lines if "outcome" in line]
-    assert outcomes == ["replica_current", "replica_away", "replica_current"]
+    assert outcomes == ["replica_current", "replica_unavailable", "replica_current"]
     assert "secret" not in str(log)
 
 
@@ -120,6 +120,6 @@ def test_a_replica_that_is_away_when_its_lag_is_looked_at_is_not_current(server)
     server.lag = OperationalError("no")
 
     assert not server.is_current
-    server.pass_time(REST_SECONDS - 0.1)
+    server.pass_time(COOL_DOWN_SECONDS - 0.1)
     assert not server.is_current
     assert server.looks == 1

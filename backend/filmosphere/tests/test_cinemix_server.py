@@ -210,7 +210,7 @@ def test_no_request_fails_when_redis_is_killed_and_it_is_used_again(store, tmp_p
 
     # The lines of the server say why, if a request failed.
     assert set(statuses) == {200}, [line for line in log.splitlines() if '"status": 503' in line]
-    assert "redis is away" in log
+    assert "redis is unavailable" in log
     assert "redis is back" in log
 
 

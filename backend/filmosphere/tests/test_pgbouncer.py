@@ -138,4 +138,4 @@ def test_films_are_read_from_a_replica_behind_a_pooler_of_its_own(pooled, url, t
 
     assert {answer.status for answer in answers} == {200}
     assert "replica_current" in running.output
-    assert "replica_away" not in running.output
+    assert "replica_unavailable" not in running.output

@@ -66,7 +66,7 @@ class BackgroundRefresher:
         self._scheduled: dict[str, None] = {}
         self._started = 0
         # When a film may be scheduled again, and how often it was read in its last part.
-        self._rests_until: LRUCache[str, float] = LRUCache(_REMEMBERED_FILMS)
+        self._retry_at: LRUCache[str, float] = LRUCache(_REMEMBERED_FILMS)
         self._late_reads: LRUCache[str, int] = LRUCache(_REMEMBERED_FILMS)
 
     def maybe_schedule(self, imdb_id: str, *, cached_at: datetime, repair_at: float | None) -> None:
@@ -82,9 +82,9 @@ class BackgroundRefresher:
             return
         with self._lock:
             clock = self._clock()
-            if clock < self._rests_until.get(imdb_id, 0.0) or imdb_id in self._scheduled:
+            if clock < self._retry_at.get(imdb_id, 0.0) or imdb_id in self._scheduled:
                 return
-            self._rests_until[imdb_id] = clock + 30.0
+            self._retry_at[imdb_id] = clock + 30.0
             if len(self._scheduled) >= self._capacity:
                 _JOBS_ENDED["dropped"].inc()
                 logger.info("background is full", extra={"outcome": "dropped", "film": imdb_id})

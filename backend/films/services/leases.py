@@ -163,7 +163,7 @@ class FetchLeases:
         known = (record.seen_at, record.watchmode_id, record.mapped_id)
         return any(value is not None for value in known)
 
-    def resting(self) -> Any:
+    def cooling_down(self) -> Any:
         """Return a query of the ids whose last fetch failed and is not due again."""
         return FilmFetch.objects.filter(retry_at__gt=self._now()).values("imdb_id")
 

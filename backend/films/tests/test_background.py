@@ -317,7 +317,7 @@ class TestScheduling:
             self.read(background, f"tt{number}", age=0.9999)
             self.read(background, f"tt{number}", repair_in=0)
 
-        assert len(background._rests_until) == len(background._late_reads) == 10_000
+        assert len(background._retry_at) == len(background._late_reads) == 10_000
 
     def test_no_more_films_than_allowed_are_fetched_at_the_same_time(self, background):
         background.is_needed = True

@@ -241,7 +241,7 @@ class TestClockThatWasAhead:
         clock.time = now + timedelta(hours=1, seconds=20)
         assert not leases.is_missing(record, is_stored=False)
         clock.time = now + timedelta(days=1, seconds=20)
-        assert INCEPTION not in leases.resting().values_list("imdb_id", flat=True)
+        assert INCEPTION not in leases.cooling_down().values_list("imdb_id", flat=True)
         clock.time = now
         if spans.get("leased_until", timedelta()) > timedelta(seconds=15):
             assert leases.acquire(INCEPTION)
@@ -348,10 +348,10 @@ class TestForgetting:
 
         assert self.forgotten(leases, clock) == 0
 
-    def test_only_films_whose_last_fetch_failed_and_is_not_due_are_resting(self, leases, clock):
+    def test_only_films_whose_last_fetch_failed_and_is_not_due_cool_down(self, leases, clock):
         for imdb_id, seconds in (("tt0000001", 60), ("tt0000002", 0), ("tt0000003", -60)):
             retry_at = clock.time + timedelta(seconds=seconds)
             leases.finish(leases.acquire(imdb_id), retry_at=retry_at)
         leases.finish(leases.acquire("tt0000004"))
 
-        assert [row["imdb_id"] for row in leases.resting()] == ["tt0000001"]
+        assert [row["imdb_id"] for row in leases.cooling_down()] == ["tt0000001"]

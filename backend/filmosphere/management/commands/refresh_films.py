@@ -41,5 +41,5 @@ class Command(BatchCommand):
         saved_since = timezone.now() - older_than
         with database_faults_named():
             cache, leases = self.get_cache(), self.get_leases()
-            due = cache.saved_before(saved_since, without=leases.resting(), limit=limit)
+            due = cache.saved_before(saved_since, without=leases.cooling_down(), limit=limit)
         self.fetch(due, saved_since=saved_since, verbosity=verbosity)
