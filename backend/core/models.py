@@ -8,7 +8,8 @@ class UpstreamState(models.Model):
 
     `open_until` is null while the breaker is closed; `code` and `trips` say why it is open, and how
     often in a row. `tokens` are the calls that the rate limit allowed at `tokens_at`. `quota_used`
-    counts the calls of `quota_period`.
+    counts the calls of `quota_period`. `plan_regions`, comma-separated, are those that the plan
+    included at `plan_read_at`.
     """
 
     source = models.CharField(max_length=32, primary_key=True)
@@ -20,6 +21,9 @@ class UpstreamState(models.Model):
     quota_period = models.CharField(max_length=64, blank=True)
     quota_used = models.PositiveBigIntegerField(default=0)
     quota_limit = models.PositiveBigIntegerField(null=True, blank=True)
+    # With a default of the database, for processes of the version before.
+    plan_regions = models.TextField(blank=True, db_default="")
+    plan_read_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
         return self.source

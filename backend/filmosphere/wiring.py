@@ -29,7 +29,7 @@ from core.services.housekeeping import Duty, Housekeeper
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
-from core.services.limits import Quota, Rate, UpstreamLimits
+from core.services.limits import Quota, Rate, UpstreamLimits, plan_of
 from core.services.omdb_service import OmdbService
 from core.services.source import Source
 from core.services.upstream import UpstreamService
@@ -131,9 +131,13 @@ def source_states() -> dict[str, str]:
 def source_infos() -> list[dict[str, Any]]:
     """Return what clients may know of each film source (`films.serializers.SourceInfo`)."""
     limits = upstream_limits()
+    rows = limits.read(FILM_SOURCES)
+    plan = plan_of(rows[WatchmodeService.source])
     covers = {
         KinoCheckService.source: list(settings.KINO_LANGUAGES),
-        WatchmodeService.source: list(settings.WATCHMODE_REGIONS),
+        WatchmodeService.source: [
+            region for region in regions() if plan is None or region in plan.regions
+        ],
     }
     return [
         {
@@ -144,7 +148,7 @@ def source_infos() -> list[dict[str, Any]]:
             "attribution": _ATTRIBUTIONS.get(name),
             "quota": limits.quota_info(name, row),
         }
-        for name, row in limits.read(FILM_SOURCES).items()
+        for name, row in rows.items()
     ]
 
 

@@ -58,13 +58,26 @@ class BreakerPolicy:
     exhausted: float = 3600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The regions that the plan with a source includes, and when they were read."""
+
+    regions: frozenset[str]
+    read_at: datetime
+
+
 class Usage:
-    """How often a source was called, and the quota as the source last reported it."""
+    """How often a source was called, and the quota and the plan as the source last reported them.
+
+    The plan is shared with the other processes.
+    """
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
         self._lock = threading.Lock()
         self._account: tuple[int, int] | None = None
+        self._plan: Plan | None = None
+        self._is_plan_new = False
 
     def count(self) -> None:
         """Count one attempt of this thread."""
@@ -96,6 +109,32 @@ class Usage:
         """Undo a `take_account` whose result could not be stored."""
         with self._lock:
             self._account = self._account or account
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan as some process read it last, None if none did."""
+        return self._plan
+
+    def note_plan(self, plan: Plan) -> None:
+        """Note the plan that this process read."""
+        with self._lock:
+            self._plan, self._is_plan_new = plan, True
+
+    def take_plan(self) -> Plan | None:
+        """Return the plan if this process read it since the last time."""
+        with self._lock:
+            is_new, self._is_plan_new = self._is_plan_new, False
+        return self._plan if is_new else None
+
+    def put_back_plan(self) -> None:
+        """Undo a `take_plan` whose result could not be stored."""
+        self._is_plan_new = True
+
+    def adopt_plan(self, plan: Plan | None) -> None:
+        """Take over the shared plan, if there is one, unless this process has one to store."""
+        with self._lock:
+            if plan is not None and not self._is_plan_new:
+                self._plan = plan
 
 
 class CircuitBreaker:

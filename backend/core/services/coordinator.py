@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from core.db import DATABASE_FAULTS, release_connection
 from core.models import UpstreamState
-from core.services.limits import UpstreamLimits, is_in_reserve
+from core.services.limits import UpstreamLimits, is_in_reserve, plan_of
 from core.services.source import Source
 from core.services.usage import store_usage, tally
 from core.utils.logging import LogThrottle
@@ -30,9 +30,9 @@ _RETRY_SECONDS = 1.0
 class Coordinator:
     """The thread that uses the database on behalf of the sources.
 
-    It publishes and reads circuit breakers, takes tokens and quota for queued calls, and calls
-    `renew_leases`, which returns whether any lease is held. It sleeps while no call is queued or
-    under way and no lease is held.
+    It publishes and reads circuit breakers and plans, takes tokens and quota for queued calls, and
+    calls `renew_leases`, which returns whether any lease is held. It sleeps while no call is queued
+    or under way and no lease is held.
     """
 
     def __init__(
@@ -164,6 +164,9 @@ class Coordinator:
                 self._limits.note_account(source.name, *account)
             if is_in_reserve(*account):
                 self.synced_at = float("-inf")
+        if plan := source.breaker.usage.take_plan():
+            with _or_put_back(source.breaker.usage.put_back_plan):
+                self._limits.note_plan(source.name, plan)
 
     def _store_tally(self) -> None:
         counts = tally.take()
@@ -171,13 +174,14 @@ class Coordinator:
             store_usage(counts)
 
     def _sync(self, waiting: Collection[Source]) -> None:
-        """Learn the state of the circuit breakers, and claim the right to probe."""
+        """Learn the state of the circuit breakers and the plans, and claim the right to probe."""
         is_recent = self._clock() - self.synced_at < HEARTBEAT_SECONDS
         if is_recent and all(s.is_synced and not s.breaker.is_due_for_probe for s in waiting):
             return
         self._rows = self._limits.read(self.sources.keys())
         for name, row in self._rows.items():
             source = self.sources[name]
+            source.breaker.usage.adopt_plan(plan_of(row))
             trip = self._limits.trip(row)
             source.breaker.adopt(trip, may_probe=False)
             if trip and source in waiting and source.breaker.is_due_for_probe:

@@ -87,6 +87,8 @@ class _Share:
             self._limits.add_tokens(source, self._tokens - attempts)
         if account := usage.take_account():
             self._limits.note_account(source, *account)
+        if plan := usage.take_plan():
+            self._limits.note_plan(source, plan)
 
 
 def _about_quota(shared: SourceStatus) -> tuple[str, ...]:

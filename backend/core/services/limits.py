@@ -13,7 +13,7 @@ from django.utils import timezone
 from core import metrics
 from core.errors import UpstreamError, UpstreamQuotaExhausted
 from core.models import UpstreamState
-from core.services.circuit_breaker import BreakerPolicy, Trip
+from core.services.circuit_breaker import BreakerPolicy, Plan, Trip
 
 _TIME = metrics.DB_QUERY_DURATION.labels("limits")
 
@@ -103,6 +103,13 @@ class SourceStatus:
     def left(self) -> int | None:
         """The calls or credits that are left."""
         return None if self.limit is None else max(0, self.limit - self.used)
+
+
+def plan_of(row: UpstreamState) -> Plan | None:
+    """Return the plan in a row, None if it was never read."""
+    if row.plan_read_at is None:
+        return None
+    return Plan(frozenset(filter(None, row.plan_regions.split(","))), row.plan_read_at)
 
 
 class UpstreamLimits:
@@ -324,6 +331,17 @@ class UpstreamLimits:
         if not rows.update(**account):
             self._stored(source)
             rows.update(**account)
+
+    # --- Plans
+
+    @_TIME.time()
+    def note_plan(self, source: str, plan: Plan) -> None:
+        """Store the plan as the source reports it."""
+        self._stored(source)
+        regions = ",".join(sorted(plan.regions))
+        UpstreamState.objects.filter(source=source).update(
+            plan_regions=regions, plan_read_at=plan.read_at
+        )
 
     def quota_error(self, source: str) -> UpstreamQuotaExhausted:
         """Return the error of a used-up quota, with the time until the next period."""

@@ -2,8 +2,8 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from core.errors import (
@@ -14,21 +14,23 @@ from core.errors import (
     UpstreamQuotaExhausted,
 )
 from core.imdb_id import canonical_imdb_id
-from core.services.circuit_breaker import CircuitBreaker
+from core.services.circuit_breaker import CircuitBreaker, Plan
 from core.services.http_client import HttpClient, Reply
 from core.services.shapes import StreamingSource, sanitize
 from core.services.upstream import UpstreamService, error_for_status
 from core.services.upstream_status import SettingNames, UpstreamStatus
 
 # The regions of a plan change rarely, and reading them costs a credit.
-_PLAN_TTL = 7 * 86_400.0
+_PLAN_TTL = timedelta(days=7)
+# How far the clock of the process that read the plan may be ahead.
+_CLOCK_SKEW = timedelta(seconds=10)
 
 
 class WatchmodeService(UpstreamService):
     """Reads Watchmode for `regions` (ISO 3166-1 alpha-2), with a key sent in a header.
 
     Regions that the plan does not include are left out once the source refused them: its plan is
-    read then, at most once a week in each process. If none is left, the methods raise
+    read then, at most once a week in all processes. If none is left, the methods raise
     `RegionNotCovered` and make no call. Without a key they raise `UpstreamNotConfigured`.
     """
 
@@ -44,15 +46,14 @@ class WatchmodeService(UpstreamService):
         api_key: str,
         regions: Sequence[str],
         breaker: CircuitBreaker | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         super().__init__(http=http, base_url=base_url, breaker=breaker)
         self._api_key = api_key
         self.has_key = bool(api_key)
         self._regions = tuple(regions)
-        self._clock = clock
+        self._now = now
         self._plan_lock = threading.Lock()
-        self._plan: tuple[set[str], float] | None = None
 
     @property
     def not_covered(self) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ class WatchmodeService(UpstreamService):
         self.breaker.usage.note_account(quota, used)
         if used >= quota:
             raise UpstreamQuotaExhausted(self.source, "quota")
-        plan = self._plan_regions()
+        plan = self._read_plan()
         missing = [region for region in self._regions if region not in plan]
         advice = (
             f"the plan leaves out {', '.join(missing)}: set WATCHMODE_REGION and WATCHMODE_REGIONS "
@@ -158,13 +159,15 @@ class WatchmodeService(UpstreamService):
             raise self._unusable("bad_shape")
         return int(value)
 
-    def _plan_regions(self) -> set[str]:
-        return {
+    def _read_plan(self) -> frozenset[str]:
+        regions = frozenset(
             str(region["country"])
             for region in self._rows(self._ask("/regions/", {}))
             if region.get("plan_enabled") is True
             and re.fullmatch(r"[A-Z]{2}", str(region.get("country")), re.ASCII)
-        }
+        )
+        self.breaker.usage.note_plan(Plan(regions, self._now()))
+        return regions
 
     def _covered(self) -> tuple[str, ...]:
         """Return the regions to ask for; raises `RegionNotCovered` if there is none."""
@@ -174,14 +177,16 @@ class WatchmodeService(UpstreamService):
             raise RegionNotCovered(self.source, "region_not_covered")
         return covered
 
-    def _known_plan(self) -> set[str] | None:
-        plan = self._plan
-        return plan[0] if plan and self._clock() < plan[1] else None
+    def _known_plan(self) -> frozenset[str] | None:
+        plan = self.breaker.usage.plan
+        if plan is None or not -_CLOCK_SKEW < self._now() - plan.read_at < _PLAN_TTL:
+            return None
+        return plan.regions
 
     def _learn_plan(self) -> None:
         with self._plan_lock:
             if self._known_plan() is None:
-                self._plan = (self._plan_regions(), self._clock() + _PLAN_TTL)
+                self._read_plan()
 
 
 def _account(headers: Mapping[str, str]) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from core.errors import (
     UpstreamUnavailable,
 )
 from core.models import UpstreamState
-from core.services.circuit_breaker import BreakerPolicy, CircuitBreaker
+from core.services.circuit_breaker import BreakerPolicy, CircuitBreaker, Plan
 from core.services.coordinator import HEARTBEAT_SECONDS, SYNC_SECONDS, Coordinator
 from core.services.limits import Quota, Rate, UpstreamLimits
 from core.services.source import Combined, Priority, Source
@@ -971,6 +971,35 @@ def test_the_account_that_a_source_reports_is_stored_for_all(clock: WallClock) -
     other.run()
     assert isinstance(new_film.exception(0), UpstreamQuotaExhausted)
     assert stored_film.result(0) == "a call"
+
+
+def test_the_plan_that_a_process_read_is_known_to_others_before_they_call(
+    clock: WallClock,
+) -> None:
+    one, other = Process(clock), Process(clock)
+    plan = Plan(frozenset(["DE", "US"]), clock())
+    one.source.breaker.usage.note_plan(plan)
+    one.settle()
+
+    other.may_call()
+
+    assert other.source.breaker.usage.plan == plan
+    assert other.other_source.breaker.usage.plan is None
+
+
+def test_a_plan_that_could_not_be_stored_is_stored_later(
+    clock: WallClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(clock)
+    process.source.breaker.usage.note_plan(Plan(frozenset(["US"]), clock()))
+    with broken_database(monkeypatch, "note_plan"), pytest.raises(DatabaseError):
+        process.settle()
+    # What is stored, and older, does not replace it meanwhile.
+    process.source.breaker.usage.adopt_plan(Plan(frozenset(["TR"]), clock()))
+
+    process.settle()
+
+    assert stored().plan_regions == "US"
 
 
 def test_a_source_that_reports_that_only_the_reserve_is_left_is_believed_at_once(

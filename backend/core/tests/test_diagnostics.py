@@ -20,7 +20,7 @@ from core.services.diagnostics import Finding, check_sources
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
-from core.services.limits import Quota, Rate, UpstreamLimits
+from core.services.limits import Quota, Rate, UpstreamLimits, plan_of
 from core.services.omdb_service import OmdbService
 from core.services.upstream import UpstreamService
 from core.services.upstream_status import UpstreamStatus
@@ -345,6 +345,13 @@ def test_another_open_breaker_does_not_keep_a_check_from_finding_out_whether_it_
     )
     assert finding.advice == ()
     assert finding.notes == (f"answers again; films use it again within 100 s ({error.code})",)
+
+
+def test_the_plan_that_a_check_reads_is_used_for_films(checks):
+    checks.of(WatchmodeService)
+
+    row = checks.limits.read(["watchmode"])["watchmode"]
+    assert plan_of(row).regions == {"US"}
 
 
 def test_a_check_waits_for_a_token_of_a_source_with_a_rate(db, http, upstream):

@@ -11,8 +11,8 @@ from hypothesis.extra.django import TestCase
 
 from core.errors import UpstreamRateLimited
 from core.models import UpstreamState
-from core.services.circuit_breaker import BreakerPolicy, Trip
-from core.services.limits import Quota, Rate, SourceStatus, UpstreamLimits
+from core.services.circuit_breaker import BreakerPolicy, Plan, Trip
+from core.services.limits import Quota, Rate, SourceStatus, UpstreamLimits, plan_of
 from core.tests.clock import WallClock
 
 pytestmark = pytest.mark.django_db
@@ -389,6 +389,18 @@ def test_the_account_that_the_source_reports_holds_for_all_processes(clock: Wall
     assert (status.limit, status.used, status.left, status.period) == (1000, 900, 100, "this month")
     one.note_account(SOURCE, 1000, 899)
     assert other.reserve_quota(SOURCE, 3, leave_reserve=True) == 3
+
+
+@pytest.mark.parametrize("regions", [[], ["US"], ["US", "DE"]])
+def test_the_plan_that_the_source_reports_holds_for_all_processes(
+    clock: WallClock, regions: list[str]
+) -> None:
+    one, other = make_limits(clock), make_limits(clock)
+    assert plan_of(other.read([SOURCE])[SOURCE]) is None
+
+    one.note_plan(SOURCE, Plan(frozenset(regions), clock()))
+
+    assert plan_of(other.read([SOURCE])[SOURCE]) == Plan(frozenset(regions), clock())
 
 
 def test_a_source_that_counts_itself_is_called_until_it_refuses(clock: WallClock) -> None:

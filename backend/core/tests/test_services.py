@@ -3,6 +3,7 @@
 import json
 import ssl
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -22,11 +23,13 @@ from core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from core.services.circuit_breaker import CircuitBreaker, Plan
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
 from core.services.upstream import UpstreamService
 from core.services.watchmode_service import WatchmodeService
+from core.tests.clock import WallClock
 from core.tests.support import CANARY, LogText
 
 IMDB, KINO, WATCHMODE = "https://imdb.test", "https://kino.test", "https://watch.test/v1"
@@ -961,13 +964,9 @@ def of_plan(*enabled: str) -> Callable[[httpx.Request], httpx.Response]:
 def test_after_a_refusal_only_regions_of_the_plan_are_requested(
     upstream: respx.MockRouter, http: HttpClient
 ) -> None:
-    now = [1000.0]
+    clock = WallClock()
     service = WatchmodeService(
-        http=http,
-        base_url=WATCHMODE,
-        api_key="k",
-        regions=["TR", "DE", "US"],
-        clock=lambda: now[0],
+        http=http, base_url=WATCHMODE, api_key="k", regions=["TR", "DE", "US"], now=clock
     )
     upstream.get(path__startswith="/v1/title/").mock(side_effect=of_plan("DE", "US"))
     upstream.get(f"{WATCHMODE}/regions/").mock(side_effect=regions("US", "DE"))
@@ -977,7 +976,7 @@ def test_after_a_refusal_only_regions_of_the_plan_are_requested(
         assert [row["region"] for row in rows] == ["DE", "US"]
     within_a_week = asked(upstream)
     assert service.not_covered == ("TR",)
-    now[0] += 7 * 86_400 + 1
+    clock.pass_by(7 * 86_400 + 1)
     assert service.not_covered == ()
     service.get_streaming_sources(1)
 
@@ -1046,9 +1045,9 @@ def regions(*enabled: str) -> Callable[[httpx.Request], httpx.Response]:
 def test_a_region_outside_the_plan_is_not_covered_and_not_requested_again(
     upstream: respx.MockRouter, http: HttpClient
 ) -> None:
-    now = [1000.0]
+    clock = WallClock()
     service = WatchmodeService(
-        http=http, base_url=WATCHMODE, api_key="k", regions=["TR"], clock=lambda: now[0]
+        http=http, base_url=WATCHMODE, api_key="k", regions=["TR"], now=clock
     )
     upstream.get(path__startswith="/v1/title/").mock(
         side_effect=lambda request: streamed(status=400)
@@ -1061,12 +1060,42 @@ def test_a_region_outside_the_plan_is_not_covered_and_not_requested_again(
         with pytest.raises(RegionNotCovered):
             service.lookup_title_id(FILM)
     within_a_week = len(upstream.calls)
-    now[0] += 7 * 86_400 + 1
+    clock.pass_by(7 * 86_400 + 1)
     with pytest.raises(RegionNotCovered):
         service.get_streaming_sources(1)
 
     assert within_a_week == 2
     assert len(upstream.calls) == 4
+
+
+def test_the_plan_that_another_process_read_is_not_read_again(http: HttpClient) -> None:
+    clock, breaker = WallClock(), CircuitBreaker("watchmode")
+    service = WatchmodeService(
+        http=http,
+        base_url=WATCHMODE,
+        api_key="k",
+        regions=["TR", "DE"],
+        breaker=breaker,
+        now=clock,
+    )
+
+    breaker.usage.adopt_plan(Plan(frozenset(["US", "DE"]), clock() - timedelta(days=6)))
+
+    assert service.not_covered == ("TR",)
+
+
+@pytest.mark.parametrize("age", [timedelta(days=7), timedelta(minutes=-1)])
+def test_a_plan_that_is_old_or_from_the_future_does_not_count(
+    http: HttpClient, age: timedelta
+) -> None:
+    clock, breaker = WallClock(), CircuitBreaker("watchmode")
+    service = WatchmodeService(
+        http=http, base_url=WATCHMODE, api_key="k", regions=["TR"], breaker=breaker, now=clock
+    )
+
+    breaker.usage.adopt_plan(Plan(frozenset(["US"]), clock() - age))
+
+    assert service.not_covered == ()
 
 
 def test_a_400_for_a_covered_region_is_a_bad_answer(
