@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from django.db import connection, transaction
 from prometheus_client.parser import text_string_to_metric_families
 
 from core import metrics
 from core.cache_outcome import OUTCOMES
+from films.models import Film, FilmRendering
 from tools.harness.contracts import differences
 from tools.harness.databases import eventually
 from tools.harness.server import PROJECT, database, manage, on_sandbox, server
@@ -211,6 +213,20 @@ def test_commands_and_settings_that_the_index_and_the_runbook_name_exist():
     of_the_service = set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", text))
     assert named <= ours | django
     assert [name for name in sorted(of_the_service) if f"`{name}`" not in settings] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_command_that_deletes_a_film_deletes_all_of_its_rows():
+    (statements,) = re.findall(r'psql "\$POSTGRES_URL" -c "(DELETE [^"]+)"', RUNBOOK)
+    film = Film.objects.create(imdb_id="tt0000000", full_json={})
+    FilmRendering.objects.create(film=film, rendered_for=film.updated_at, body=b"", gzipped=b"")
+
+    # psql sends them as one transaction.
+    with transaction.atomic(), connection.cursor() as cursor:
+        for statement in statements.split("; "):
+            cursor.execute(statement)
+
+    assert (Film.objects.count(), FilmRendering.objects.count()) == (0, 0)
 
 
 LOG_FIELDS = re.findall(r"\.(\w+) == \"([^\"]+)\"", RUNBOOK)
