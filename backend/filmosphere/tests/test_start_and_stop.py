@@ -262,6 +262,20 @@ def test_what_is_loaded_before_the_fork_opens_nothing_and_starts_no_thread(optio
     assert done.stdout.splitlines() == ["set() 1", "[None]", "{'filmosphere.wsgi'}"], done.stderr
 
 
+def test_the_asgi_application_notes_reads_and_makes_spans(options):
+    program = """if True:
+        import threading
+        import filmosphere.asgi
+        from core import tracing
+
+        print("housekeeper" in {each.name for each in threading.enumerate()}, bool(tracing.spans))
+    """
+
+    done = run_python("-c", program, **options, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318")
+
+    assert done.stdout == "True True\n", done.stderr
+
+
 def test_a_worker_is_replaced_while_redis_is_away(options, tmp_path):
     with odd_redis() as redis:
         redis.answer = b"+PONG\r\n"
