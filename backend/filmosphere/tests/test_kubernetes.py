@@ -196,3 +196,11 @@ def test_the_labels_that_are_selected_are_those_of_the_web_pods(name):
     selector = spec["selector"].get("matchLabels", spec["selector"])
 
     assert selector == template["metadata"]["labels"]
+
+
+def test_pods_reach_each_server_that_the_documents_name_on_its_port():
+    rules = MANIFESTS["network_policy.yaml"]["spec"]["egress"]
+
+    admitted = {port["port"] for rule in rules for port in rule["ports"]}
+    # DNS, PostgreSQL, PgBouncer, Redis, its sentinels, a collector of traces, the sources.
+    assert admitted == {53, 5432, 6432, 6379, 26379, 4318, 443}
