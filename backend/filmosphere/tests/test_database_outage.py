@@ -41,7 +41,9 @@ def test_films_in_memory_are_served_as_stale_until_the_database_is_back(tmp_path
             stale = answers[0][0]
             known = running.get(FILM, If_None_Match=stale.headers["ETag"])
             section = running.get(f"{FILM}/trailer")
+            chosen = running.get(f"{FILM}?fields=title")
             missing = running.get(OTHER)
+            several = running.get("/api/films?ids=tt1375666")
             assert len(sandbox.calls()) == calls
             way.mode = "open"
             eventually(lambda: running.get(FILM).body == fresh.body)
@@ -54,7 +56,8 @@ def test_films_in_memory_are_served_as_stale_until_the_database_is_back(tmp_path
     assert ages <= {" max-age=29", " max-age=30"}
     assert {each["code"] for each in stale.json["warnings"]} == {"stale"}
     assert stale.json | {"warnings": []} == fresh.json
-    assert (known.status, section.status) == (304, 200)
+    assert (known.status, section.status, chosen.status) == (304, 200, 200)
+    assert several.json["reason"] == "database_unavailable"
     assert section.json["trailer"] == fresh.json["trailer"]
     assert (missing.status, missing.json["reason"]) == (503, "database_unavailable")
     assert again.headers["ETag"] == fresh.headers["ETag"]
