@@ -1,11 +1,12 @@
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.core.cache import caches
 from hypothesis import settings
 
+from core.services.usage import tally
 from core.tests.support import LogText, close_clients
 from core.utils.logging import ContextFilter, JSONFormatter, correlation_id, film_id
 from tools.harness.sandbox import Sandbox, running
@@ -49,6 +50,17 @@ def log() -> Iterator[LogText]:
     yield LogText(stream)
     root.removeHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture
+def avoided() -> Callable[[], dict[tuple[str, str], int]]:
+    """Returns the calls that were avoided since the last time, by source and why."""
+    tally.take()
+
+    def counts() -> dict[tuple[str, str], int]:
+        return {key: calls for key, calls in tally.take().items() if key[1] != "made"}
+
+    return counts
 
 
 @pytest.fixture(autouse=True)

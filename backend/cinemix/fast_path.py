@@ -13,6 +13,8 @@ from cinemix.movie_cache import MovieCache
 from cinemix.rate_limiter import Decision, RateLimiter
 from core.errors import InvalidInput
 from core.imdb_id import parse_imdb_id
+from core.services.omdb_service import OmdbService
+from core.services.usage import tally
 from core.utils.logging import film_id
 from core.utils.stored_json import json_or
 from web.client_address import client_address
@@ -84,7 +86,10 @@ class FastMovies:
         else:
             results = self._answers.find_results(question)
             body = envelope(results) if results else None
-        return self._answer(body, SEARCH_SECONDS, decision) if body else None
+        if body is None:
+            return None
+        tally.cache_hit((OmdbService.source,))
+        return self._answer(body, SEARCH_SECONDS, decision)
 
     def _check(self, request: PlainRequest, names: Sequence[str]) -> Decision:
         """Count the request, once and for all."""

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from cinemix.dtos import MovieDetails
 from core import metrics
 from core.imdb_id import canonical_imdb_id
+from core.services.omdb_service import OmdbService
+from core.services.usage import tally
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class MovieCache:
     def count_hit(self) -> None:
         """Log and count that a movie was in the cache."""
         _HITS.inc()
+        tally.cache_hit((OmdbService.source,))
         logger.info("movie cache hit")
 
     def find(self, movie_id: str) -> CachedMovie | None:

@@ -21,6 +21,7 @@ from core.services.omdb_service import OmdbService
 from core.services.single_flight import SingleFlight
 from core.services.slots import occupied
 from core.services.source import Source, outcome_of
+from core.services.usage import Avoided, tally
 from core.utils.logging import film_id
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class MovieService:
         """Return a page of up to ten matching titles, and the number of matches on all pages."""
         question = search_question(query, page)
         if found := self._answers.find_results(question):
+            self._count_hit()
             note_outcome("memory")
             return found
         with self._waiting(question, client):
@@ -96,8 +98,7 @@ class MovieService:
 
         Raises the error that is known for `question`, or `Overloaded`.
         """
-        if error := self._answers.find_error(question):
-            raise error
+        self._raise_known_error(question)
         self._share.check(client)
         with (
             occupied(self._miss_slots, "Too many requests are waiting for OMDb."),
@@ -110,9 +111,9 @@ class MovieService:
 
         def answer() -> T:
             # The previous call may have ended between the caller's look-up and this one.
-            if error := self._answers.find_error(question):
-                raise error
+            self._raise_known_error(question)
             if known := find():
+                self._count_hit()
                 return known
             try:
                 return fetch()
@@ -163,8 +164,19 @@ class MovieService:
         if page == 1:
             return "0"
         # The page is past the end, where OMDb leaves out the total.
-        known = self._answers.find_total(query)
-        return known or self._search_once(query, 1, client).total_results
+        if known := self._answers.find_total(query):
+            self._count_hit()
+            return known
+        return self._search_once(query, 1, client).total_results
+
+    def _raise_known_error(self, question: str) -> None:
+        if error := self._answers.find_error(question):
+            tally.avoided(Avoided.NEGATIVE_CACHE, [self._omdb.source])
+            raise error
+
+    def _count_hit(self) -> None:
+        """Count the call that was not made because its result was kept."""
+        tally.cache_hit((self._omdb.source,))
 
     def _call(self, client: str, call: Callable[[], T]) -> T:
         """Make a call in a thread of the source, and count it for the client."""

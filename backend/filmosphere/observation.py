@@ -22,7 +22,7 @@ from core.replica import ALIAS as REPLICA_ALIAS
 from core.replica import Replica
 from core.services import http_client
 from core.services.source import Priority, Source
-from core.services.usage import Avoided
+from core.services.usage import Avoided, tally
 from filmosphere import wiring
 from films import fast_path
 from web.request_context import metrics_of, routes
@@ -74,6 +74,8 @@ def observe() -> None:
         metrics.REDIS_UP.set_function(lambda: not redis.is_away)
         REGISTRY.register(metrics.REDIS_UP)
     REGISTRY.register(_Observer(redis=redis, replica=replica))
+    # Collectors are asked in the order in which they were registered.
+    REGISTRY.register(metrics.UPSTREAM_CALLS_AVOIDED)
 
 
 def _observe_connections(database: str, alias: str) -> None:
@@ -119,6 +121,7 @@ class _Observer(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
+        tally.add_up_hits()
         # Not at the start: a process that forks its workers must not have the thread.
         with self._lock:
             if not self._is_started:

@@ -33,7 +33,7 @@ from core.services.limits import Quota, Rate, UpstreamLimits, plan_of
 from core.services.omdb_service import OmdbService
 from core.services.source import Source
 from core.services.upstream import UpstreamService
-from core.services.usage import forget_old_usage
+from core.services.usage import forget_old_usage, store_tally
 from core.services.watchmode_service import WatchmodeService
 from films.fast_path import FastPath
 from films.fast_search import FastSearch
@@ -249,7 +249,7 @@ def housekeeper() -> Housekeeper:
         return fetch_leases().forget_unstored(before, stored=film_cache().stored_ids())
 
     return Housekeeper(
-        note_reads=film_reads().store,
+        own={"note_reads": film_reads().store, "store_usage": store_tally},
         shared=[
             Duty("forget_made_up_ids", timedelta(hours=1), forget_made_up_ids),
             Duty("forget_old_usage", timedelta(days=1), forget_old_usage),
@@ -368,7 +368,6 @@ def fast_path(application: Application) -> FastPath:
         background=background(),
         seconds=settings.HOT_SECONDS,
         longest_wait=longest_wait(),
-        store_usage_soon=coordinator().wake,
         note_read=film_reads().note,
     )
 

@@ -16,12 +16,12 @@ from core import metrics
 from core.db import DATABASE_FAULTS
 from core.errors import InvalidInput
 from core.imdb_id import parse_imdb_id
-from core.services.usage import Avoided, tally
+from core.services.usage import tally
 from films.http_caching import Representation, expires_at
 from films.payload import (
+    FILM_CALLS,
     SECTION_NAMES,
     SMALLEST_GZIPPED,
-    SOURCE_OF,
     compress,
     render,
     repair_at,
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 # Its name in metrics.
 ROUTE = "films/fast"
-# How often hits are counted as calls that were avoided.
-_HITS_SECONDS = 10.0
 # A film is some 20 KB compressed and 60 KB plain.
 _MEMORY_BYTES = 14_000_000
 # What is kept beside the bytes of an answer, such as its headers and the places of the sections.
@@ -112,7 +110,6 @@ class FastPath:
         background: BackgroundRefresher,
         seconds: float,
         longest_wait: float,
-        store_usage_soon: Callable[[], None],
         note_read: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -122,7 +119,6 @@ class FastPath:
         self._background = background
         self._seconds = seconds
         self._longest_wait = longest_wait
-        self._store_usage_soon = store_usage_soon
         self._note_read = note_read
         self._clock = clock
         self._now = now
@@ -133,8 +129,6 @@ class FastPath:
         # The threads that read a row: faster than a gauge that is counted up and down.
         self._reading: set[int] = set()
         metrics.REQUESTS_IN_PROGRESS.labels(ROUTE).set_function(lambda: len(self._reading))
-        self._hits = 0
-        self._hits_due_at = clock() + _HITS_SECONDS
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a hit, or pass the request on."""
@@ -169,7 +163,7 @@ class FastPath:
             return self._application(environ, start_response)
         now = self._now()
         if cache != "stale":
-            self._note_hit(imdb_id, found, now, started)
+            self._note_hit(imdb_id, found, now)
         answer = found.answers.get(name) or self._new_answer(imdb_id, name, found)
         representation = answer.representation
         if found.is_last_copy:
@@ -192,22 +186,13 @@ class FastPath:
             started=started,
         )
 
-    def _note_hit(self, imdb_id: str, film: _Remembered, now: float, clock: float) -> None:
-        self._hits += 1
+    def _note_hit(self, imdb_id: str, film: _Remembered, now: float) -> None:
+        tally.cache_hit(FILM_CALLS)
         self._note_read(imdb_id)
-        if clock >= self._hits_due_at:
-            self._count_hits(clock)
         if now >= film.due_at:
             self._background.maybe_schedule(
                 imdb_id, cached_at=film.hit.cached_at, repair_at=film.repair_at
             )
-
-    def _count_hits(self, now: float) -> None:
-        """Count the calls that the hits of the last seconds avoided."""
-        hits, self._hits = self._hits, 0
-        self._hits_due_at = now + _HITS_SECONDS
-        tally.avoided(Avoided.CACHE_HIT, [*SOURCE_OF.values()] * hits)
-        self._store_usage_soon()
 
     def _read(self, imdb_id: str, *, wants_gzip: bool) -> _Remembered | None:
         read_at, thread = self._clock(), threading.get_ident()

@@ -55,7 +55,10 @@ class FastSearch:
         wanted = SearchRequest.of(request)
         kept = self._search.kept(wanted.text)
         body = None if kept is None else _body(kept, wanted)
-        return None if body is None else KeptAnswer(body, MAX_AGE)
+        if body is None:
+            return None
+        self._search.count_hit()
+        return KeptAnswer(body, MAX_AGE)
 
 
 # To choose, order and write the titles takes longer than the rest of the answer. It is done again

@@ -49,6 +49,8 @@ SECTIONS = (
 )
 SECTION_NAMES = tuple(section.name for section in SECTIONS)
 SOURCE_OF = {section.name: section.source for section in SECTIONS}
+# The source of each call that a whole film takes.
+FILM_CALLS = tuple(SOURCE_OF.values())
 KEYS = ("imdb_id", "title", *SECTION_NAMES, "warnings")
 
 # Another fetch does not help: the settings or the plan have to change.

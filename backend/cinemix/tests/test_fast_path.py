@@ -94,6 +94,15 @@ def test_what_is_kept_is_answered_as_the_view_answers_it(surface, address):
 
 
 @pytest.mark.parametrize("address", PATHS)
+def test_what_is_kept_counts_the_call_that_it_avoids(surface, avoided, address):
+    surface.keep()
+
+    surface.find(address)
+
+    assert avoided() == {("omdb", "cache_hit"): 1}
+
+
+@pytest.mark.parametrize("address", PATHS)
 def test_what_is_not_kept_is_left_to_the_view(surface, address):
     assert surface.find(address) is None
 

@@ -109,6 +109,16 @@ def test_what_needed_a_call_is_a_miss_and_comes_from_memory_then(clock):
     assert [outcome_of(lambda: search(searches)) for _ in range(2)] == ["miss", "memory"]
 
 
+def test_answers_from_a_cache_count_the_call_that_they_avoid(clock, avoided):
+    movies = make_movies(FakeOmdb(lambda: ANSWER))
+    searches = make_movies(FakeOmdb(([ROW], "1")))
+    for _ in range(3):
+        details(movies)
+        search(searches)
+
+    assert avoided() == {("omdb", "cache_hit"): 4}
+
+
 def test_the_database_connection_is_released_before_the_call(monkeypatch):
     released = []
     monkeypatch.setattr("cinemix.movies.release_connection", lambda: released.append(1))
@@ -117,7 +127,7 @@ def test_the_database_connection_is_released_before_the_call(monkeypatch):
     assert details(make_movies(omdb)).movie.plot == "released 1"
 
 
-def test_simultaneous_equal_requests_make_one_call():
+def test_simultaneous_equal_requests_make_one_call(avoided):
     go_on = threading.Event()
 
     def slowly():
@@ -131,9 +141,11 @@ def test_simultaneous_equal_requests_make_one_call():
 
     assert found == [MOVIE] * 8
     assert omdb.asked == [SHAWSHANK]
+    # A thread that comes after the answer finds it in the cache.
+    assert sum(avoided().values()) == 7
 
 
-def test_a_movie_cached_since_the_first_look_up_costs_no_call(monkeypatch):
+def test_a_movie_cached_since_the_first_look_up_costs_no_call(monkeypatch, avoided):
     omdb = FakeOmdb(ANSWER)
     movies = make_movies(omdb)
 
@@ -144,6 +156,7 @@ def test_a_movie_cached_since_the_first_look_up_costs_no_call(monkeypatch):
 
     assert details(movies).movie == MOVIE
     assert omdb.asked == []
+    assert avoided() == {("omdb", "cache_hit"): 1}
 
 
 def test_an_answer_with_another_id_is_a_bad_answer_for_an_hour(clock):
@@ -188,7 +201,7 @@ def test_a_title_without_a_name_is_not_found(title):
         details(make_movies(FakeOmdb(ANSWER | {"Title": title})))
 
 
-def test_an_unknown_id_is_remembered_for_an_hour(clock):
+def test_an_unknown_id_is_remembered_for_an_hour(clock, avoided):
     omdb = FakeOmdb(NOT_FOUND)
     movies = make_movies(omdb)
 
@@ -199,6 +212,7 @@ def test_an_unknown_id_is_remembered_for_an_hour(clock):
     with pytest.raises(UpstreamNotFound):
         details(movies)
     assert omdb.asked == [SHAWSHANK]
+    assert avoided() == {("omdb", "negative_cache"): 10}
 
     omdb.answer = ANSWER
     clock.now += 0.1
@@ -347,7 +361,7 @@ class PagedOmdb(FakeOmdb):
         return ([ROW], "12") if page <= 2 else ([], None)
 
 
-def test_a_page_past_the_end_has_the_total_of_an_earlier_page(clock):
+def test_a_page_past_the_end_has_the_total_of_an_earlier_page(clock, avoided):
     omdb = PagedOmdb(None)
     movies = make_movies(omdb)
     search(movies, "x", 2)
@@ -357,6 +371,7 @@ def test_a_page_past_the_end_has_the_total_of_an_earlier_page(clock):
 
     assert (found.search_results, found.total_results) == ([], "12")
     assert omdb.asked == [("x", 2), ("x", 3)]
+    assert avoided() == {("omdb", "cache_hit"): 1}
 
 
 def test_a_page_past_the_end_has_the_total_of_the_first_page():

@@ -10,7 +10,7 @@ from core.db import DATABASE_FAULTS, release_connection
 from core.models import UpstreamState
 from core.services.limits import UpstreamLimits, is_in_reserve, plan_of
 from core.services.source import Source
-from core.services.usage import store_usage, tally
+from core.services.usage import store_tally
 from core.utils.logging import LogThrottle
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Coordinator:
             self._publish_usage()
         if self._clock() >= self._usage_due_at:
             self._usage_due_at = self._clock() + _USAGE_SECONDS
-            self._store_tally()
+            store_tally()
         if self._renew_leases() or any(source.is_busy for source in self.sources.values()):
             seconds.append(HEARTBEAT_SECONDS)
         return min(seconds, default=None)
@@ -101,7 +101,7 @@ class Coordinator:
         """Store what this process learned; commands call this before they end."""
         self._publish_trips()
         self._publish_usage()
-        self._store_tally()
+        store_tally()
 
     def _run(self) -> None:
         while True:
@@ -167,11 +167,6 @@ class Coordinator:
         if plan := source.breaker.usage.take_plan():
             with _or_put_back(source.breaker.usage.put_back_plan):
                 self._limits.note_plan(source.name, plan)
-
-    def _store_tally(self) -> None:
-        counts = tally.take()
-        with _or_put_back(tally.put_back, counts):
-            store_usage(counts)
 
     def _sync(self, waiting: Collection[Source]) -> None:
         """Learn the state of the circuit breakers and the plans, and claim the right to probe."""

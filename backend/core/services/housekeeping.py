@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -37,26 +37,27 @@ class Duty:
 
 
 class Housekeeper:
-    """A daemon thread that calls `note_reads` every minute, and does `shared` duties that are due.
+    """A daemon thread that does `own` every minute, and those `shared` duties that are due.
 
-    The processes agree through the database on which of them does a shared duty. If that one fails
-    or is killed, the duty is due again after its interval.
+    `own` is the work of each process by the name of the chore; it returns the number of rows that
+    it changed. The processes agree through the database on which of them does a shared duty. If
+    that one fails or is killed, the duty is due again after its interval.
     """
 
     def __init__(
         self,
         *,
-        note_reads: Callable[[], int],
+        own: Mapping[str, Callable[[], int]],
         shared: Sequence[Duty],
         now: Callable[[], datetime] = timezone.now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._note_reads = note_reads
+        self._own = own
         self._shared = shared
         self._now = now
         self._clock = clock
         self._look_at = float("-inf")
-        for name in ("note_reads", *(duty.name for duty in shared)):
+        for name in (*own, *(duty.name for duty in shared)):
             for outcome in ("done", "failed"):
                 metrics.HOUSEKEEPING_CHORES.labels(name, outcome)
 
@@ -66,7 +67,8 @@ class Housekeeper:
 
     def work(self) -> None:
         """Do one round; an error is logged and counted, and the rest of the round is done."""
-        self._do("note_reads", self._note_reads)
+        for name, work in self._own.items():
+            self._do(name, work)
         if self._clock() >= self._look_at:
             self._look_at = self._clock() + _LOOK_SECONDS
             for duty in self._shared:

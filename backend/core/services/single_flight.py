@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from core.deadline import time_left
 from core.errors import DeadlineExceeded
+from core.services.usage import Avoided, tally
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class SingleFlight:
         with self._lock:
             running = self._running.setdefault(key, result)
         if running is not result:
+            tally.avoided(Avoided.SINGLE_FLIGHT, [self._source])
             self._before_wait()
             if not wait([running], time_left(threading.TIMEOUT_MAX)).done:
                 raise DeadlineExceeded(self._source, "deadline")

@@ -30,25 +30,42 @@ class Avoided(Enum):
 class UsageTally:
     """Counts of this process that are not stored yet; thread-safe, does no I/O.
 
-    The coordinator stores them with `store_usage`.
+    The coordinator and the housekeeper store them with `store_tally`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._hits: Counter[tuple[str, ...]] = Counter()
 
     def made(self, source: str, calls: int) -> None:
         """Count attempts to call a source."""
         self._add(source, "made", calls)
 
-    def avoided(self, why: Avoided, sources: Iterable[str]) -> None:
-        """Count a call that was not made, for each element of `sources`."""
+    def avoided(self, why: Avoided, sources: Iterable[str], *, times: int = 1) -> None:
+        """Count a call that was not made, for each element of `sources`, `times` over."""
         for source, calls in Counter(sources).items():
-            metrics.UPSTREAM_CALLS_AVOIDED.labels(source, why.value).inc(calls)
-            self._add(source, why.value, calls)
+            metrics.UPSTREAM_CALLS_AVOIDED.labels(source, why.value).inc(calls * times)
+            self._add(source, why.value, calls * times)
+
+    def cache_hit(self, sources: tuple[str, ...]) -> None:
+        """Count what `avoided` counts for a cache hit; takes a hundredth of the time of a hit.
+
+        `add_up_hits` does the rest.
+        """
+        with self._lock:
+            self._hits[sources] += 1
+
+    def add_up_hits(self) -> None:
+        """Add the hits to the counts and to the metrics."""
+        with self._lock:
+            hits, self._hits = self._hits, Counter()
+        for sources, times in hits.items():
+            self.avoided(Avoided.CACHE_HIT, sources, times=times)
 
     def take(self) -> dict[tuple[str, str], int]:
         """Return the counts by source and kind, and reset them."""
+        self.add_up_hits()
         with self._lock:
             counts, self._counts = self._counts, Counter()
             return dict(counts)
@@ -67,11 +84,20 @@ class UsageTally:
 tally = UsageTally()
 
 
-def store_usage(
-    counts: dict[tuple[str, str], int], *, now: Callable[[], datetime] = timezone.now
-) -> None:
+def store_tally() -> int:
+    """Store the counts of this process; return how many. They are kept if that fails."""
+    counts = tally.take()
+    try:
+        _store(counts)
+    except BaseException:
+        tally.put_back(counts)
+        raise
+    return len(counts)
+
+
+def _store(counts: dict[tuple[str, str], int]) -> None:
     """Add counts to those of the day (UTC)."""
-    today = now().date()
+    today = timezone.now().date()
     for (source, kind), calls in sorted(counts.items()):
         row = UpstreamUsage.objects.filter(source=source, day=today, kind=kind)
         with _TIME.time():

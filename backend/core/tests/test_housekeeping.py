@@ -20,7 +20,7 @@ class Process:
         self.rounds = self.done = 0
         self.error: Exception | None = None
         self.housekeeper = Housekeeper(
-            note_reads=self._round,
+            own={"note_reads": self._round},
             shared=[Duty("forget_made_up_ids", timedelta(hours=1), self._sweep)],
             now=clock,
             clock=clock.monotonic,

@@ -33,7 +33,7 @@ def pool():
 
 
 @pytest.mark.parametrize("outcome", [{"title": "Inception"}, None, ValueError(), SystemExit()])
-def test_concurrent_callers_share_one_run_and_its_outcome(pool, outcome):
+def test_concurrent_callers_share_one_run_and_its_outcome(pool, outcome, avoided):
     waiting = threading.Semaphore(0)
     flights = SingleFlight("imdbapi", before_wait=waiting.release)
     work = Work(outcome)
@@ -47,6 +47,7 @@ def test_concurrent_callers_share_one_run_and_its_outcome(pool, outcome):
 
     assert all((call.exception() or call.result()) is outcome for call in calls)
     assert work.runs == 1
+    assert avoided() == {("imdbapi", "single_flight"): 4}
 
 
 @pytest.mark.parametrize("outcome", [1, ValueError()])

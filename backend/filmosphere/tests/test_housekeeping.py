@@ -7,6 +7,7 @@ from django.db import connection
 from django.utils import timezone
 
 from core.models import UpstreamUsage
+from core.services.usage import tally
 from filmosphere import wiring
 from films.models import Film, FilmFetch
 
@@ -18,6 +19,14 @@ def housekeeper(monkeypatch):
     reads = wiring.FilmReads()
     monkeypatch.setattr(wiring, "film_reads", lambda: reads)
     return wiring.housekeeper.__wrapped__()
+
+
+def test_counts_of_calls_are_stored_also_if_nothing_else_happens(housekeeper):
+    tally.cache_hit(("of-this-test",))
+
+    housekeeper.work()
+
+    assert UpstreamUsage.objects.get(source="of-this-test").calls == 1
 
 
 def test_reads_are_noted_and_what_is_no_longer_needed_is_deleted(housekeeper):

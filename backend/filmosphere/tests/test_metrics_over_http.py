@@ -48,6 +48,20 @@ class Metrics(dict):
         return sum(found == f"filmosphere_{name}" for found, _ in self)
 
 
+def test_calls_that_a_hit_avoids_are_in_the_metrics_at_once(options, tmp_path):
+    film = "/api/films/tt1375666"
+    with server(tmp_path, **options) as running:
+        running.get(film)
+        for query in ("", "?image_width=200"):
+            running.get(film + query)
+        metrics = Metrics(running)
+
+    calls = {"imdbapi": 14, "kinocheck": 2, "watchmode": 2, "omdb": 0}
+    for source in SOURCES:
+        labels = {"source": source, "why": "cache_hit"}
+        assert metrics.value("upstream_calls_avoided_total", **labels) == calls[source]
+
+
 def test_what_can_be_known_in_advance_is_there_from_the_start(options, tmp_path):
     with server(tmp_path, **options, APP_REVISION="abc123") as running:
         metrics = Metrics(running)

@@ -20,6 +20,7 @@ from core.services.kinocheck_service import KinoCheckService
 from core.services.single_flight import SingleFlight
 from core.services.slots import occupied
 from core.services.source import Combined, Priority, Source, outcome_of
+from core.services.usage import Avoided, tally
 from core.services.watchmode_service import WatchmodeService
 from films.payload import (
     METADATA,
@@ -147,6 +148,8 @@ class FanOut:
             value = self._watchmode.lookup_title_id(imdb_id)
             # Kept even if the next call fails: it cost a credit.
             found.set_result(WatchmodeId(value, is_known=True))
+        elif value is None:
+            tally.avoided(Avoided.NEGATIVE_CACHE, [STREAMING.source])
         if value is None:
             return []
         try:
@@ -217,6 +220,7 @@ class SectionPages:
             case {"page": value, "fetched_at": float(fetched_at)} if (
                 has_shape(section, value) and fetched_at > 0
             ):
+                tally.cache_hit((self._source.name,))
                 note_outcome("memory")
                 # Another machine's clock may be ahead.
                 return Page(value, min(fetched_at, time.time()), was_fetched=False)

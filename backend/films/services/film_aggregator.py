@@ -30,7 +30,7 @@ from core.services.source import Priority
 from core.services.usage import Avoided, tally
 from core.utils.logging import film_id
 from films.models import FilmFetch
-from films.payload import CLOCK_SKEW, METADATA, SECTION_NAMES, SOURCE_OF, FilmPayload, repair_at
+from films.payload import CLOCK_SKEW, FILM_CALLS, METADATA, SECTION_NAMES, FilmPayload, repair_at
 from films.services.background import BackgroundRefresher
 from films.services.film_cache import FilmCacheService, Hit
 from films.services.leases import FetchLeases, Lease
@@ -125,6 +125,7 @@ class FilmAggregatorService:
         if film is not None:
             self._note_read(imdb_id)
         if film is not None and film.is_fresh:
+            tally.cache_hit(FILM_CALLS)
             self._background.maybe_schedule(
                 imdb_id, cached_at=film.cached_at, repair_at=repair_at(film.retries())
             )
@@ -155,6 +156,7 @@ class FilmAggregatorService:
         """
         hits = self._cache.read_bodies(imdb_ids)
         for imdb_id, hit in hits.items():
+            tally.cache_hit(FILM_CALLS)
             self._note_read(imdb_id)
             self._background.maybe_schedule(
                 imdb_id, cached_at=hit.cached_at, repair_at=repair_at(hit.retries())
@@ -167,6 +169,8 @@ class FilmAggregatorService:
             film = self._cache.get_cached(imdb_id)
             if film is not None:
                 self._note_read(imdb_id)
+                if film.is_fresh:
+                    tally.cache_hit(FILM_CALLS)
                 # The background fetches an expired film as soon as it can.
                 due = repair_at(film.retries()) if film.is_fresh else 0.0
                 self._background.maybe_schedule(imdb_id, cached_at=film.cached_at, repair_at=due)
@@ -209,6 +213,7 @@ class FilmAggregatorService:
                     current_reader().count_miss(self._leases.is_vouched_for(record))
                     fetch, leads = self._refresher.join(imdb_id)
                     if not leads:
+                        tally.avoided(Avoided.SINGLE_FLIGHT, FILM_CALLS)
                         followed[imdb_id] = fetch
                     elif self._start_new(fetch):
                         led[imdb_id] = fetch
@@ -273,6 +278,7 @@ class FilmAggregatorService:
         # The circuit breaker does not cover metadata that cannot be used.
         is_recent = record.retry_at is not None and record.retry_at > self._now()
         if film is None and is_recent and record.failure == UpstreamBadAnswer.code:
+            tally.avoided(Avoided.NEGATIVE_CACHE, [METADATA.source])
             raise UpstreamBadAnswer(METADATA.source, "remembered")
 
     def _fetch_once(
@@ -289,7 +295,7 @@ class FilmAggregatorService:
                 fetch, leads = self._refresher.join(imdb_id)
                 if leads:
                     return self._lead(fetch, film, looked_at, patience)
-                tally.avoided(Avoided.SINGLE_FLIGHT, SOURCE_OF.values())
+                tally.avoided(Avoided.SINGLE_FLIGHT, FILM_CALLS)
                 self._wait(fetch, patience, lambda it: it.is_over)
                 payload = self._outcome_of_followed(fetch)
                 if payload is None:
@@ -302,12 +308,14 @@ class FilmAggregatorService:
         try:
             lease = self._wait_for_lease(fetch, film, looked_at, patience)
             if isinstance(lease, FilmPayload):
+                tally.avoided(Avoided.SINGLE_FLIGHT, FILM_CALLS)
                 return self._refresher.end_with(fetch, lease)
             ended_at = lease.record.ended_at
             if ended_at and ended_at >= looked_at - CLOCK_SKEW:
                 # Another process may have stored the film since this request looked.
                 film = self._cache.get_cached(fetch.imdb_id)
                 if film is not None and film.is_fresh:
+                    tally.cache_hit(FILM_CALLS)
                     self._leases.finish(lease)
                     return self._refresher.end_with(fetch, film)
             sections = self._refresher.sections_to_refresh(film)

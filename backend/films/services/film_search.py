@@ -26,6 +26,7 @@ from core.services.imdb_service import IMDbService
 from core.services.single_flight import SingleFlight
 from core.services.slots import occupied
 from core.services.source import Priority, Source, outcome_of
+from core.services.usage import tally
 from films.payload import FilmPayload
 from films.services.leases import FetchLeases
 
@@ -144,10 +145,12 @@ class FilmSearchService:
         kept = self.kept(query)
         found = None if kept is None else results_of(kept, query, wanted)
         if found is not None:
+            self.count_hit()
             note_outcome("memory")
         elif imdb_id := pasted_id(query):
             film = self._stored_film(imdb_id)
             if film is not None:
+                self.count_hit()
                 note_outcome("row")
                 found = _results([_title(film["metadata"])], query, wanted)
         return found
@@ -156,6 +159,10 @@ class FilmSearchService:
         """Return what is kept of a search for `query`, for `results_of`; None if nothing is."""
         text = cache.get(_cache_key(query))
         return text if isinstance(text, str) else None
+
+    def count_hit(self) -> None:
+        """Count the call that was not made because its result was kept."""
+        tally.cache_hit((self._source.name,))
 
     def search(
         self,

@@ -178,6 +178,9 @@ class FakeSearch:
     def kept(self, query: str) -> str | None:
         raise NotImplementedError
 
+    def count_hit(self) -> None:
+        raise NotImplementedError
+
     def search(
         self,
         query: str,

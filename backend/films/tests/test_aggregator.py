@@ -97,11 +97,14 @@ class TestTitleThatDoesNotExist:
 
         assert other.call_count == 0
 
-    def test_a_remembered_answer_is_not_counted_as_a_miss(self, service):
+    def test_a_remembered_answer_is_not_counted_as_a_miss(self, service, avoided):
         self.miss(service)
+        avoided()
 
         with pytest.raises(UpstreamNotFound):
             service.fetch(count_miss=pytest.fail)
+
+        assert avoided() == {("imdbapi", "negative_cache"): 1}
 
     def test_a_title_that_appears_is_found_after_an_hour(self, service):
         self.miss(service)
@@ -137,7 +140,7 @@ class TestUnusableMetadata:
         ("reason", "seconds"), [("bad_shape", 60), ("http_4xx", 3600), ("other_title", 3600)]
     )
     def test_it_is_remembered_for_a_minute_or_if_it_is_about_the_title_for_an_hour(
-        self, service, reason, seconds
+        self, service, reason, seconds, avoided
     ):
         service.imdb.fail(UpstreamBadAnswer("imdbapi", reason), "get_metadata")
         with pytest.raises(UpstreamBadAnswer):
@@ -149,6 +152,7 @@ class TestUnusableMetadata:
             with pytest.raises(UpstreamBadAnswer):
                 service.fetch(count_miss=pytest.fail)
         assert service.call_count == calls
+        assert avoided() == {("imdbapi", "negative_cache"): 3}
 
         service.clock.advance(seconds=1)
         service.repair_sources()
@@ -720,7 +724,7 @@ class TestReaderThatLeavesEarly:
 class TestFollowers:
     """Requests for a film that this process is fetching already."""
 
-    def test_they_give_back_their_connection_and_share_the_result(self, service, waits):
+    def test_they_give_back_their_connection_and_share_the_result(self, service, waits, avoided):
         with service.imdb.silent("get_metadata"):
             leader = run_beside(service.fetch)
             waits.get(timeout=5)
@@ -732,6 +736,7 @@ class TestFollowers:
         payload = leader.result(5)
         assert all(follower.result(5) is payload for follower in followers)
         assert service.call_count == 10
+        assert avoided()["kinocheck", "single_flight"] == 3
 
     @pytest.mark.parametrize("error", [SILENCE, NO_SUCH_TITLE, ZeroDivisionError("a bug")])
     def test_they_share_the_error(self, service, waits, error):
@@ -951,12 +956,13 @@ class TestOtherProcess:
         fetch.wait_until(lambda it: it.is_complete, lambda: 5.0)
         return other.refresher.finish(fetch)
 
-    def test_what_it_stored_is_returned(self, service):
+    def test_what_it_stored_is_returned(self, service, avoided):
         payload = self.follow(service, self.complete)
 
         assert payload["title"] == "Inception"
         assert (payload.was_fetched, payload.is_fresh) == (False, True)
         assert service.call_count == 0
+        assert avoided()["kinocheck", "single_flight"] == 1
 
     @pytest.mark.parametrize(
         ("error", "raised"),

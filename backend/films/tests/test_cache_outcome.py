@@ -1,6 +1,7 @@
 """What the access log says about where the answer of a view came from."""
 
 import threading
+from collections import Counter
 
 import pytest
 from django.core.cache import cache
@@ -8,6 +9,7 @@ from django.test import Client, override_settings
 from django.urls import clear_url_caches, include, path
 
 from core.errors import UpstreamTimeout, UpstreamUnavailable
+from films.payload import FILM_CALLS
 from films.services.fan_out import SectionPages
 from films.tests.fakes import INCEPTION
 from films.tests.service import Service
@@ -63,6 +65,29 @@ def test_a_film_is_a_miss_once_and_a_row_from_then_on(service, outcome_of):
         "row",
         "row",
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "calls"),
+    [
+        (f"{FILM}?image_width=200", FILM_CALLS),
+        (f"{FILM}/streaming?view=grouped", FILM_CALLS),
+        (f"{FILM}/certificates?country=TR", FILM_CALLS),
+        (f"/api/films?ids={INCEPTION},{OTHER}", FILM_CALLS * 2),
+        (f"{FILM}/credits?page_token=abc", ["imdbapi"]),
+        ("/api/search?q=inception", ["imdbapi"]),
+        (f"/api/search?q={INCEPTION}", ["imdbapi"]),
+    ],
+)
+def test_an_answer_from_a_cache_counts_the_calls_that_it_avoids(service, avoided, address, calls):
+    service.fetch(OTHER)
+    service.fetch()
+    Client().get(address)
+    avoided()
+
+    Client().get(address)
+
+    assert avoided() == {(source, "cache_hit"): n for source, n in Counter(calls).items()}
 
 
 def test_a_film_of_which_a_section_could_not_be_fetched_is_partial(service, outcome_of):

@@ -109,7 +109,6 @@ class Server:
             background=FakeBackground(),
             seconds=0.0,
             longest_wait=15,
-            store_usage_soon=lambda: None,
             note_read=self.service.reads.note,
             now=lambda: self.service.clock.time.timestamp(),  # noqa: PLW0108  (the clock moves)
         )

@@ -98,7 +98,7 @@ class TestWatchmodeId:
             ("get_streaming_sources", 1182444),
         ]
 
-    def test_a_title_that_watchmode_is_known_not_to_have_costs_no_call(self):
+    def test_a_title_that_watchmode_is_known_not_to_have_costs_no_call(self, avoided):
         service = Service()
         known = WatchmodeId(None, is_known=True)
 
@@ -106,6 +106,7 @@ class TestWatchmodeId:
 
         assert outcomes(calls)["streaming"].value == []
         assert service.watchmode.calls == []
+        assert avoided() == {("watchmode", "negative_cache"): 1}
 
     def test_a_known_id_that_watchmode_dropped_is_not_known_any_more(self):
         service = Service()

@@ -43,7 +43,6 @@ class Server:
             background=self.background,
             seconds=seconds,
             longest_wait=15,
-            store_usage_soon=lambda: None,
             note_read=self.reads.note,
             clock=lambda: self.time,
             now=self._unix_time,
@@ -214,6 +213,13 @@ class TestAnswer:
             (method, FILM, 200, "row"),
             (method, FILM, 200, "memory"),
         ]
+
+    def test_hits_count_the_calls_that_they_avoid(self, server, avoided):
+        for path in (FILM, FILM, f"{FILM}/trailer"):
+            server.get(path)
+
+        calls = {"imdbapi": 21, "kinocheck": 3, "watchmode": 3}
+        assert avoided() == {(source, "cache_hit"): calls[source] for source in calls}
 
     def test_a_request_is_in_progress_while_it_reads_the_row(self, server, monkeypatch):
         name, labels = "filmosphere_requests_in_progress", {"route": "films/fast"}

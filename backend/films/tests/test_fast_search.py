@@ -85,6 +85,15 @@ def test_a_kept_search_is_answered_as_the_view_answers_it(service, query):
     assert service.imdb.called == ["search"]
 
 
+def test_a_kept_search_counts_the_call_that_it_avoids(service, avoided):
+    service.search.search("inception")
+
+    for query in ("q=inception", "q=inception", "q=INCEPTION&limit=1"):
+        find(service, query)
+
+    assert avoided() == {("imdbapi", "cache_hit"): 3}
+
+
 def test_a_search_that_is_not_kept_is_left_to_the_view(service):
     assert find(service, "q=inception") is None
     assert service.imdb.called == []
