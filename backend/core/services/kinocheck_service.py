@@ -20,6 +20,8 @@ _MOST_ALTERNATIVES = 50
 # Films and series are separate catalogues.
 _PATHS = ("/movies", "/shows")
 
+# Digits, also in groups of three with a separator.
+_COUNT = re.compile(r"[0-9]{1,18}|[0-9]{1,3}([.,'\s])[0-9]{3}(?:\1[0-9]{3}){0,4}")
 _VIDEO_ID = re.compile(r"([a-z0-9_-]{11})", re.ASCII | re.IGNORECASE)
 _VIDEO_URL = re.compile(
     r"""(?:https?://|//)?(?:[a-z0-9-]+\.)*
@@ -135,7 +137,7 @@ class KinoCheckService(UpstreamService):
 
 
 def _playable(rows: list[Any]) -> list[dict[str, Any]]:
-    """Return the rows with a YouTube video, each with its id and with `views` as an integer."""
+    """Return the rows with a YouTube video, with its id, and `views` as an integer if it is one."""
     videos = []
     for row in rows:
         sent = row.get("youtube_video_id") if isinstance(row, dict) else None
@@ -145,11 +147,22 @@ def _playable(rows: list[Any]) -> list[dict[str, Any]]:
         if not found:
             continue
         row["youtube_video_id"] = found[1]
-        views = row.get("views")
-        if isinstance(views, str) and re.fullmatch(r"[0-9]{1,18}", views, re.ASCII):
-            row["views"] = int(views)
+        views = _count(row.get("views"))
+        if views is None:
+            row.pop("views", None)
+        else:
+            row["views"] = views
         videos.append(row)
     return videos
+
+
+def _count(value: Any) -> Any:
+    """Return an integer that was sent in another spelling; any other value as it is."""
+    if isinstance(value, str) and _COUNT.fullmatch(value):
+        return int(re.sub("[^0-9]", "", value))
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _alternatives(

@@ -414,7 +414,7 @@ class TrailerPart(TypedDict, total=False):
     categories: Annotated[list[str], _doc("`Trailer`, `Teaser`, `Clip`, …")]
     genres: Annotated[list[str], _doc("In `language`.")]
     published: Annotated[str | None, _doc("When the video was published, ISO 8601 with an offset.")]
-    views: Annotated[Int64 | None, _doc("How often the video was watched.")]
+    views: Annotated[Int64, _doc("How often the video was watched; missing if it is not known.")]
 
 
 class Trailer(TrailerPart, total=False):

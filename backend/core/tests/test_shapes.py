@@ -153,14 +153,14 @@ def test_an_invalid_value_becomes_null_where_null_is_allowed() -> None:
     }
 
 
-@pytest.mark.parametrize("views", [5, 2**62, None])
+@pytest.mark.parametrize("views", [5, 2**62])
 def test_a_count_of_views_may_need_64_bits(views: Any) -> None:
     assert trailer({"youtube_video_id": "x", "views": views})["views"] == views
 
 
-@pytest.mark.parametrize("views", ["many", "5", "", -1.5, 5.0, True, [], 2**63])
-def test_a_count_of_views_that_is_no_integer_is_null(views: Any) -> None:
-    assert trailer({"youtube_video_id": "x", "views": views})["views"] is None
+@pytest.mark.parametrize("views", ["many", "5", "", -1.5, 5.0, True, None, [], 2**63])
+def test_a_count_of_views_that_is_no_integer_is_left_out(views: Any) -> None:
+    assert "views" not in trailer({"youtube_video_id": "x", "views": views})
 
 
 def test_the_rows_of_a_bare_list_are_checked_too() -> None:
