@@ -50,11 +50,11 @@ _TYPES = frozenset().union(*TYPE_GROUPS.values())
 
 # An id by itself, or in an address of IMDb: any subdomain, language and mobile forms, any query.
 _PASTED = re.compile(
-    r"(?:(?:https?://)?(?:[a-z0-9-]+\.)*imdb\.com/(?:[a-z]{2}(?:-[a-z]{2})?/)?title/)?"
-    r"(tt[0-9]{1,18})(?:[/?#]\S*)?",
+    r"(?:(?:https?://)?(?:[a-z0-9-]+\.)*imdb\.com(?::[0-9]{1,5})?/"
+    r"(?:[a-z]{2}(?:-[a-z]{2})?/)?title/)?(tt[0-9]{1,18})(?:[/?#].*)?",
     re.ASCII | re.IGNORECASE,
 )
-_ARTICLES = re.compile(r"(?:the|an?|der|die|das|le|la|les|el|los|las|il|lo|un|une|una)\s+")
+_ARTICLE = re.compile(r"\A(?:the|an?|der|die|das|le|la|les|el|los|las|il|lo|un|une|una)\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,22 +241,24 @@ def results_of(
 def _results(
     titles: list[dict[str, Any]], query: str, wanted: SearchFilter
 ) -> list[dict[str, Any]]:
-    text = _comparable(query)
+    wanted_title = _spellings(query)
     admitted = [title for title in titles if wanted.admits(title)]
     # The sort is stable: equal titles keep the order of the source.
     admitted.sort(
-        key=lambda title: text not in {_comparable(title[name]) for name in ("title", "original")}
+        key=lambda title: all(
+            wanted_title.isdisjoint(_spellings(title[name])) for name in ("title", "original")
+        )
     )
     keys = ("imdb_id", "title", "year", "image", "type")
     return [{key: title[key] for key in keys} for title in admitted[: wanted.limit]]
 
 
-def _comparable(text: str | None) -> str:
-    """Return a title without case, punctuation and leading article."""
+def _spellings(text: str | None) -> set[str]:
+    """Return a title without case, punctuation and spaces, with its leading article and without."""
     folded = unicodedata.normalize("NFKC", text or "").casefold()
     words = "".join(char if char.isalnum() else " " for char in folded).split()
     plain = " ".join(words)
-    return _ARTICLES.sub("", plain, count=1) if _ARTICLES.match(plain) else plain
+    return {each.replace(" ", "") for each in (plain, _ARTICLE.sub("", plain))}
 
 
 def _cache_key(query: str) -> str:

@@ -764,6 +764,33 @@ class TestSearch:
 
         assert [each["imdb_id"] for each in found] == [f"tt{number:07}" for number in range(20)]
 
+    @pytest.mark.parametrize(
+        ("query", "title"),
+        [
+            ("oceans eleven", "Ocean's Eleven"),
+            ("Ocean’s Eleven", "Oceans Eleven"),
+            ("spiderman", "Spider-Man"),
+            ("spider man", "Spiderman"),
+            ("swat", "S.W.A.T."),
+            ("wall e", "WALL·E"),
+            ("matrix", "The Matrix"),
+            ("the matrix", "Matrix"),
+            ("ai", "A.I."),
+        ],
+    )
+    def test_a_title_that_equals_the_query_but_for_punctuation_is_first(
+        self, service, query, title
+    ):
+        service.imdb.answers["search"] = [
+            {"id": "tt0000001", "primaryTitle": f"{title} 2"},
+            {"id": "tt0000002", "primaryTitle": "x", "originalTitle": title},
+            {"id": "tt0000003", "primaryTitle": title},
+        ]
+
+        found = service.search.search(query)
+
+        assert [each["imdb_id"][-1] for each in found] == ["2", "3", "1"]
+
     def test_a_search_that_fails_is_not_an_empty_list(self, service):
         service.imdb.fail(UpstreamUnavailable("imdbapi", "dns_error"), "search")
 
@@ -822,7 +849,15 @@ class TestPastedId:
         return service.search.search("tt0000137")
 
     @pytest.mark.parametrize(
-        "other", ["tt137", "tt00000137", "TT0000137", "https://www.imdb.com/title/tt137/?ref_=x"]
+        "other",
+        [
+            "tt137",
+            "tt00000137",
+            "TT0000137",
+            "https://www.imdb.com/title/tt137/?ref_=x",
+            "imdb.com:443/title/tt137",
+            "https://m.imdb.com:443/de/title/tt137/?q=the matrix",
+        ],
     )
     def test_all_spellings_find_one_title_with_one_call(self, service, other):
         found = service.search.search("tt0000137")
