@@ -53,12 +53,17 @@ from web.fast_path import Application, FindAnswer, KeptAnswers
 FILM_SOURCES = (IMDbService.source, KinoCheckService.source, WatchmodeService.source)
 ALL_SOURCES = (*FILM_SOURCES, OmdbService.source)
 
-# Watchmode's free plan asks for it (https://api.watchmode.com/terms).
+# Watchmode's free plan (https://api.watchmode.com/terms) and OMDb's license (CC BY-NC 4.0,
+# https://www.omdbapi.com/legal.htm) ask for it.
 _ATTRIBUTIONS = {
     WatchmodeService.source: {
         "text": "Streaming data powered by Watchmode.com",
         "url": "https://www.watchmode.com/",
-    }
+    },
+    OmdbService.source: {
+        "text": "Movie data from the OMDb API (CC BY-NC 4.0)",
+        "url": "https://www.omdbapi.com/",
+    },
 }
 
 # Long enough to outlive some missed renewals, short enough to wait for after a crash.
@@ -129,9 +134,9 @@ def source_states() -> dict[str, str]:
 
 
 def source_infos() -> list[dict[str, Any]]:
-    """Return what clients may know of each film source (`films.serializers.SourceInfo`)."""
+    """Return what clients may know of each source (`films.serializers.SourceInfo`)."""
     limits = upstream_limits()
-    rows = limits.read(FILM_SOURCES)
+    rows = limits.read(ALL_SOURCES)
     plan = plan_of(rows[WatchmodeService.source])
     covers = {
         KinoCheckService.source: list(settings.KINO_LANGUAGES),

@@ -295,10 +295,10 @@ class SourceQuota(_Answer):
 
 
 class SourceInfo(_Answer):
-    """A film source."""
+    """A source."""
 
-    name: str = Field(description="As in warnings.")
-    provides: list[str] = Field(description="The sections that come from it.")
+    name: str = Field(description="As in warnings; `omdb` is the source of Cinemix.")
+    provides: list[str] = Field(description="The sections of a film that come from it.")
     state: str = Field(description="`ok`, or the code for which it is not called right now.")
     covers: list[str] = Field(description="Regions or languages, `[]` if that does not apply.")
     attribution: Attribution | None = Field(description="null if its terms ask for none.")
@@ -306,6 +306,6 @@ class SourceInfo(_Answer):
 
 
 class Sources(_Answer):
-    """All film sources."""
+    """All sources."""
 
     sources: list[SourceInfo] = Field(description="One for each source.")

@@ -96,6 +96,17 @@ def test_there_are_lines_to_try():
     assert len(CURL_LINES) > 20
 
 
+def test_the_sources_are_those_whose_terms_the_guide_has(service):
+    rows = re.findall(
+        r"^\| (.+?) \| (.+?) \|", section_of("docs/API.md", "Attribution and terms"), re.MULTILINE
+    )
+    asking = {name.lower().removesuffix(".dev"): "attribution" in terms for name, terms in rows[1:]}
+
+    sources = service.get("/api/sources").json["sources"]
+
+    assert {each["name"]: each["attribution"] is not None for each in sources} == asking
+
+
 # --- Postman ----------------------------------------------------------------------------------
 
 COLLECTION = json.loads((PROJECT / "filmosphere_postman_collection.json").read_text())
