@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import uuid
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from core.tests.redis_doubles import odd_redis
 from tools.harness.contracts import differences, requests_in
-from tools.harness.server import PROJECT, database, server
+from tools.harness.databases import eventually, execute
+from tools.harness.server import PROJECT, Server, database, server
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE / "node_modules" / ".bin"
@@ -185,6 +189,56 @@ def _run_collection(folder: Path, *, times: int, **settings: str) -> Path:
 
 def _read(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+# --- HTTP caches ------------------------------------------------------------------------------
+
+FILM = "/api/films/tt1375666"
+
+
+@pytest.fixture(scope="module")
+def old_film(tmp_path_factory):
+    """A service whose stored film is past half its life."""
+    folder = tmp_path_factory.mktemp("caches")
+    with database(folder) as url, server(folder, DATABASE_URL=url) as running:
+        running.get(FILM)
+        fetched_at = datetime.now(timezone.utc) - timedelta(hours=16)
+        execute(url, f"UPDATE films_film SET cached_at = '{fetched_at:%Y-%m-%d %H:%M:%S}'")
+        yield running
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        "undici",
+        "make-fetch-happen",
+        "hishel",
+        pytest.param(
+            "chromium", marks=pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+        ),
+    ],
+)
+def test_a_film_past_half_its_life_is_one_request_for_five_reads(old_film, cache):
+    max_age = re.search(r"max-age=(\d+)", old_film.get(FILM).headers["Cache-Control"])[1]
+    before = requests_for_the_film(old_film)
+
+    if cache == "hishel":
+        said = run(HERE / ".venv" / "bin" / "python", "caches.py", old_film.url + FILM)
+    else:
+        said = run("node", "caches.mjs", cache, old_film.url + FILM, CHROMIUM or "")
+
+    assert 0 < int(max_age) < 12 * 3600
+    assert said.splitlines() == ["Inception"] * 5
+    assert requests_for_the_film(old_film) - before == 1
+
+
+def requests_for_the_film(service: Server) -> int:
+    """Return how many requests for the film are in the access log."""
+    last = uuid.uuid4().hex
+    service.get("/api/nope", X_Correlation_ID=last)
+    # Lines are written by a thread of their own, in order.
+    eventually(lambda: last in service.output)
+    return service.output.count(f'"path": "{FILM}"')
 
 
 # --- the page ---------------------------------------------------------------------------------
