@@ -214,6 +214,7 @@ def film_cache() -> FilmCacheService:
     return FilmCacheService(
         ttl=settings.CACHE_TTL,
         offers_max_age=settings.STREAMING_MAX_AGE or None,
+        sections_outlive_film=bool(settings.SECTION_TTL),
         replica=replica(),
     )
 

@@ -134,6 +134,7 @@ class FilmCacheService:
     A row whose content is no payload of its film is treated as absent, and replaced by the next
     fetch; damaged bytes of a good payload are rendered again.
     With a `replica`, the bytes of fresh films are read from there; all else is in the primary.
+    If `sections_outlive_film`, the ages of sections are lost with the rendering.
     """
 
     def __init__(
@@ -141,11 +142,13 @@ class FilmCacheService:
         *,
         ttl: timedelta,
         offers_max_age: timedelta | None = None,
+        sections_outlive_film: bool = False,
         replica: Replica | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.ttl = ttl
         self._offers_max_age = offers_max_age
+        self._sections_outlive_film = sections_outlive_film
         self._replica = replica
         self._now = now
         # The same in all threads. To find the connection of a thread takes longer than to use it.
@@ -252,7 +255,7 @@ class FilmCacheService:
         payload = FilmPayload(
             value,
             cached_at=cached_at,
-            states=_states(parts or {}),
+            states=self._as_old_as_film(value, cached_at) if parts is None else _states(parts),
             extras=extras,
             # Only the sources have the extras that are damaged.
             is_fresh=self._is_fresh(cached_at) and extras is not None,
@@ -260,6 +263,17 @@ class FilmCacheService:
         if parts is None and payload.is_fresh:
             self._store_missing_rendering(imdb_id, payload, aware(updated_at))
         return payload
+
+    def _as_old_as_film(
+        self, payload: Mapping[str, Any], cached_at: datetime
+    ) -> dict[str, SectionState]:
+        """Return the states of the sections that were fetched with the film, as far as is known."""
+        if self._sections_outlive_film or cached_at > self._now():
+            return {}
+        failed = {warning["section"] for warning in payload["warnings"]}
+        return {
+            name: SectionState(fetched_at=cached_at) for name in SECTION_NAMES if name not in failed
+        }
 
     @_READ_FILM_TIME.time()
     def is_fresh(self, imdb_id: str) -> bool:

@@ -62,7 +62,10 @@ class Service:
         self.sources = unlimited_sources(self.clock) | (sources or {})
         self.limits = UpstreamLimits(rates={}, quotas={}, now=self.clock)
         self.cache = FilmCacheService(
-            ttl=timedelta(hours=24), offers_max_age=offers_max_age, now=self.clock
+            ttl=timedelta(hours=24),
+            offers_max_age=offers_max_age,
+            sections_outlive_film="lifetimes" in policy,
+            now=self.clock,
         )
         self.leases = FetchLeases(lease_time=timedelta(seconds=4), now=self.clock)
         self.reads = FilmReads(now=self.clock)

@@ -1016,6 +1016,25 @@ class TestAgeOfOffers:
         assert payload.warning_codes == {"streaming": code}
         assert bool(payload.extras["streaming"]) == (days < 30)
 
+    def test_without_lifetimes_they_are_as_old_as_the_film_if_the_rendering_is_lost(self):
+        service = Service(offers_max_age=timedelta(days=30))
+        service.fetch()
+        FilmRendering.objects.all().delete()
+
+        assert service.fetch()["streaming"] != []
+        assert service.fetch().warning_codes == {}
+        assert self.is_in_fast_path(service)
+
+    def test_without_lifetimes_those_that_were_kept_after_a_failure_may_be_older(self):
+        service = Service(offers_max_age=timedelta(days=30))
+        service.fetch()
+        service.clock.advance(days=2)
+        service.watchmode.fail(UpstreamUnavailable("watchmode", "dns"), "get_streaming_sources")
+        assert service.fetch().warning_codes == {"streaming": "stale"}
+        FilmRendering.objects.all().delete()
+
+        assert service.fetch().warning_codes == {"streaming": "expired"}
+
     def test_offers_of_unknown_age_are_removed_and_fetched_again(self, service):
         FilmRendering.objects.all().delete()
 
@@ -1123,8 +1142,11 @@ class TestOldOffersOfFilmsThatNobodyReads:
 
     def test_those_of_unknown_age_leave_it_and_the_film_is_rendered_again(self, service):
         FilmRendering.objects.filter(film=OTHER).delete()
+        with_lifetimes = Service(
+            clock=service.clock, offers_max_age=timedelta(days=30), lifetimes={}
+        ).cache
 
-        assert service.cache.remove_old_offers() == 2
+        assert with_lifetimes.remove_old_offers() == 2
         assert self.offers(OTHER) == []
         assert FilmRendering.objects.count() == 2
 
