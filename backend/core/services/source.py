@@ -1,10 +1,11 @@
 """One film source of this process: its queue, its threads and its circuit breaker."""
 
-import heapq
 import itertools
 import threading
 import time
 import traceback
+from bisect import insort
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -67,6 +68,7 @@ class _Call:
     leave_reserve: bool
     item: str
     combined: Combined | None
+    is_single: bool
     is_queued: bool = True
     is_started: bool = False
     # A call of the quota is reserved for it.
@@ -117,9 +119,12 @@ class Source:
         self._now = now
         # Guards everything below. No callback of a future runs while it is held.
         self._changed = threading.Condition(threading.Lock())
-        self._queue: list[tuple[_Rank, _Call]] = []
+        # In order of rank.
+        self._queue: list[_Call] = []
         self._arrivals = itertools.count()
         self._round = 0
+        # A single call was made, and since then no further call of a film.
+        self._owes_film = False
         self._threads = 0
         self._running = 0
         self._busy_since = 0.0
@@ -134,7 +139,7 @@ class Source:
         call: Callable[[], T],
         *,
         priority: Priority = Priority.READER,
-        turn: int = 0,
+        turn: int | None = None,
         leave_reserve: bool = False,
         item: str = "",
         combined: Combined | None = None,
@@ -142,7 +147,9 @@ class Source:
         """Queue a call and return its future; cancelling the future removes it from the queue.
 
         `turn` numbers the calls that one film makes to this source: within a priority all calls of
-        turn 0 go first, then the films take turns. `leave_reserve` keeps the call from the last
+        turn 0 go first, then the films take turns. A single call, such as a search, has no turn: it
+        is made in order of arrival with those of turn 0, but there is a further call of a film
+        between two single calls if one waits. `leave_reserve` keeps the call from the last
         tenth of the quota. Queued calls with an equal `combined` may be made as one call for their
         `item`s. The call sees the context variables of the caller.
 
@@ -159,8 +166,11 @@ class Source:
                 self._busy_since = self._clock()
             error = self.breaker.error() if self.is_synced else None
             if error is None:
-                rank = (priority, turn > 0, self._round + turn, next(self._arrivals))
-                queued = _Call(rank, call, run, future, leave_reserve, item, combined)
+                place = turn or 0
+                rank = (priority, place > 0, self._round + place, next(self._arrivals))
+                queued = _Call(
+                    rank, call, run, future, leave_reserve, item, combined, is_single=turn is None
+                )
                 self._push(queued)
                 dropped = self._drop_last_if_full()
                 must_wait = not self._is_allowed(queued)
@@ -209,7 +219,7 @@ class Source:
         """Return the number of queued calls with this priority."""
         with self._changed:
             return sum(
-                rank[0] == priority and not call.future.cancelled() for rank, call in self._queue
+                call.rank[0] == priority and not call.future.cancelled() for call in self._queue
             )
 
     @property
@@ -273,7 +283,7 @@ class Source:
         with self._changed:
             return [
                 call
-                for _, call in sorted(self._queue)
+                for call in self._queue
                 if not call.has_quota and call.leave_reserve is leave_reserve
             ]
 
@@ -334,7 +344,7 @@ class Source:
     # --- Queue, with the lock held
 
     def _push(self, call: _Call) -> None:
-        heapq.heappush(self._queue, (call.rank, call))
+        insort(self._queue, call, key=lambda each: each.rank)
         call.is_queued = True
         if self._threads < min(self._concurrency, self._running + len(self._queue)):
             name = f"{self.name}-{self._threads + 1}"
@@ -343,7 +353,7 @@ class Source:
 
     def _remove(self, is_removed: Callable[[_Call], bool]) -> list[_Call]:
         """Remove calls from the queue, give their quota back, and return them."""
-        removed = [call for _, call in self._queue if is_removed(call)]
+        removed = [call for call in self._queue if is_removed(call)]
         if removed:
             for call in removed:
                 call.is_queued = False
@@ -352,8 +362,7 @@ class Source:
         return removed
 
     def _keep_queued(self) -> None:
-        self._queue = [entry for entry in self._queue if entry[1].is_queued]
-        heapq.heapify(self._queue)
+        self._queue = [call for call in self._queue if call.is_queued]
 
     def _drop_cancelled(self) -> None:
         self._remove(lambda call: call.future.cancelled())
@@ -364,7 +373,7 @@ class Source:
         self._drop_cancelled()
         if len(self._queue) <= self._capacity:
             return None
-        _, last = max(self._queue)
+        last = self._queue[-1]
         self._remove(lambda call: call is last)
         return last
 
@@ -373,13 +382,32 @@ class Source:
             return 0
         return max((token for token, _ in self._numbered()), default=0)
 
+    def _in_order(self) -> Iterator[_Call]:
+        """Yield the queued calls in the order in which they are made if no other ones come."""
+        queue = (call for call in self._queue if not call.future.cancelled())
+        owes_film = self._owes_film
+        for _, calls in itertools.groupby(queue, key=lambda call: call.rank[0]):
+            of_priority = list(calls)
+            further = [call for call in of_priority if call.rank[1]]
+            later = deque[_Call]()
+            for call in of_priority[: len(of_priority) - len(further)]:
+                if call.is_single and owes_film and further:
+                    later.append(call)
+                    continue
+                owes_film = owes_film or call.is_single
+                yield call
+            for call in further:
+                yield call
+                owes_film = bool(later)
+                if later:
+                    yield later.popleft()
+            yield from later
+
     def _numbered(self) -> Iterator[tuple[int, _Call]]:
         """Yield the queued calls in order, each with the number of the token that it uses."""
         used = 0
         groups: dict[Combined, tuple[int, int]] = {}
-        for _, call in sorted(self._queue):
-            if call.future.cancelled():
-                continue
+        for call in self._in_order():
             token, room = groups.get(call.combined, (0, 0)) if call.combined else (0, 0)
             if not room:
                 used += 1
@@ -400,24 +428,26 @@ class Source:
 
     def _take(self) -> list[_Call]:
         """Take the next call from the queue, with those that it is combined with."""
-        if self._queue and self._queue[0][1].future.cancelled():
-            self._drop_cancelled()
-        if not self._queue or not self._is_allowed(self._queue[0][1]):
+        self._drop_cancelled()
+        first = next(self._in_order(), None)
+        if first is None or not self._is_allowed(first):
             return []
-        rank, first = heapq.heappop(self._queue)
         calls = [first]
-        if rank[1]:
-            self._round = max(self._round, rank[2])
+        _, is_further, number, _ = first.rank
+        if is_further:
+            self._round = max(self._round, number)
+        if is_further or first.is_single:
+            self._owes_film = first.is_single
         if first.combined:
-            same = [call for _, call in sorted(self._queue) if call.combined == first.combined]
-            calls += same[: first.combined.most - 1]
+            same = [call for call in self._queue if call.combined == first.combined]
+            calls += [call for call in same if call is not first][: first.combined.most - 1]
         for call in calls:
             call.is_queued = False
-        if len(calls) > 1:
-            self._keep_queued()
+        self._keep_queued()
         self._tokens -= bool(self.rate and self.coordinator)
         self._running += 1
-        if self._queue and self._is_allowed(self._queue[0][1]):
+        following = next(self._in_order(), None)
+        if following is not None and self._is_allowed(following):
             # Each thread that takes a call notifies the next one, so that no notification is lost.
             self._changed.notify()
         return calls

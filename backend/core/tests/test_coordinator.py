@@ -658,14 +658,16 @@ class AnyQueue(TestCase):
     @given(
         rate=st.builds(Rate, st.integers(1, 10), st.sampled_from([1.0, 5.0])),
         calls=st.lists(
-            st.tuples(st.sampled_from(list(Priority)), st.integers(0, 6), st.booleans()),
+            st.tuples(
+                st.sampled_from(list(Priority)), st.none() | st.integers(0, 6), st.booleans()
+            ),
             min_size=1,
             max_size=12,
         ),
         used=st.integers(0, 5),
     )
     def test_a_call_goes_when_queue_seconds_says(
-        self, rate: Rate, calls: list[tuple[Priority, int, bool]], used: int
+        self, rate: Rate, calls: list[tuple[Priority, int | None, bool]], used: int
     ) -> None:
         UpstreamState.objects.all().delete()
         clock = WallClock()

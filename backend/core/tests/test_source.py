@@ -320,6 +320,54 @@ def test_films_that_keep_coming_do_not_keep_a_film_waiting_for_its_last_call() -
     assert steps <= 7
 
 
+def test_single_calls_come_before_further_calls_of_films_and_then_take_turns_with_them() -> None:
+    calls: list[tuple[str, dict[str, Any]]] = [(f"search {number}", {}) for number in (1, 2, 3)]
+    calls += [(f"film {turn}", {"turn": turn}) for turn in (0, 1, 2)]
+
+    assert order_of(calls) == ["search 1", "film 0", "film 1", "search 2", "film 2", "search 3"]
+
+
+def test_single_calls_do_not_give_way_to_films_of_a_lower_priority() -> None:
+    film = {"turn": 1, "priority": Priority.BACKGROUND}
+
+    assert order_of([("a", {}), ("b", {}), ("film", film)]) == ["a", "b", "film"]
+
+
+def test_single_calls_that_keep_coming_do_not_keep_a_film_waiting() -> None:
+    source = without_threads()
+    *_, last = [source.submit(lambda: None, turn=turn) for turn in range(1, 7)]
+
+    for _ in range(12):
+        source.submit(lambda: None)
+        source.work()
+
+    assert last.done()
+
+
+TURNS = st.none() | st.integers(0, 6)
+
+
+@given(turn=TURNS, others=st.lists(TURNS, min_size=1, max_size=8))
+def test_no_call_waits_forever_while_others_keep_coming(
+    turn: int | None, others: list[int | None]
+) -> None:
+    """One arrives with each call that is made; at most every other one is for metadata."""
+    source = without_threads()
+    for each in range(7):
+        source.submit(lambda: None, turn=each)
+    future = source.submit(lambda: None, turn=turn)
+
+    steps, last = 0, turn
+    while not future.done() and steps < 300:
+        steps += 1
+        following = others[steps % len(others)]
+        last = None if following == last == 0 else following
+        source.submit(lambda: None, turn=last)
+        source.work()
+
+    assert future.done()
+
+
 PLAN = st.lists(
     st.tuples(
         st.sampled_from(list(Priority)), st.lists(st.integers(0, 6), max_size=7, unique=True)
