@@ -39,7 +39,7 @@ class Priority(IntEnum):
     READER = 0
     BACKGROUND = 1
     BATCH = 2
-    # For a title that is not known to exist: after all other calls.
+    # For a title that nothing vouches for: after all other calls.
     UNVOUCHED = 3
 
 

@@ -107,6 +107,13 @@ class Fetch:
         )
 
     @property
+    def awaits_title(self) -> bool:
+        """Whether metadata, fetched alone, is queued."""
+        metadata = self.calls.get(METADATA.name)
+        is_queued = metadata is not None and not metadata.running() and not metadata.done()
+        return is_queued and not self._is_submitted
+
+    @property
     def is_complete(self) -> bool:
         """Whether all calls are done, or metadata failed, so that the others do not matter."""
         if not self._is_submitted:
@@ -266,8 +273,9 @@ class FilmRefresher:
         """Queue the calls for `sections`: a renewal of the whole film, or a repair of it.
 
         If nothing vouches for the title, metadata is fetched alone, behind everything else; the
-        other sections follow once it shows that the title exists. The last tenth of a quota is left
-        to films that are stored already. If it raises, the fetch ends with that error.
+        other sections follow once it shows that the title exists, behind the metadata of other such
+        titles that is queued then. The last tenth of a quota is left to films that are stored
+        already. If it raises, the fetch ends with that error.
         """
         fetch.lease, fetch.last, fetch.wanted = lease, last, frozenset(sections)
         fetch.is_renewal = is_renewal
@@ -290,7 +298,9 @@ class FilmRefresher:
             # After the end of the fetch nothing would use the answers.
             is_wanted = exists and not fetch.is_over
             others = set(sections) - {METADATA.name} if is_wanted else set()
-            fetch.add(submit(others, priority), is_all=True)
+            with self._lock:
+                gives_way = any(each.awaits_title for each in self._fetches.values())
+            fetch.add(submit(others, Priority.UNVOUCHED if gives_way else priority), is_all=True)
 
         try:
             # The calls see the context variables of this moment, the span among them.

@@ -16,6 +16,7 @@ from django.db import (
 )
 from django.test.utils import CaptureQueriesContext
 
+from core.deadline import Deadline
 from core.errors import (
     DeadlineExceeded,
     Overloaded,
@@ -466,6 +467,23 @@ class TestUnvouchedTitles:
 
         source.grant(7)
         assert waiting.result(5)["warnings"] == []
+
+    def test_all_get_metadata_before_one_gets_a_further_section(self):
+        source = RatedSource()
+        service = Service(sources={"imdbapi": source})
+        fetches, deadline = [], Deadline(5)
+        for number in range(1, 7):
+            fetch, _ = service.refresher.join(f"tt{number:07}")
+            lease = service.leases.acquire(fetch.imdb_id)
+            service.refresher.start(fetch, lease, None, SECTION_NAMES, priority=Priority.READER)
+            fetches.append(fetch)
+
+        for waiting in (fetches[:5], fetches[5:]):
+            source.grant(1)
+            for fetch in waiting:
+                fetch.wait_until(lambda it: len(it.calls) > 1, lambda: min(deadline.left(), 0.02))
+
+        assert service.imdb.called == ["get_metadata_batch", "get_metadata"]
 
     def test_after_the_reader_left_without_metadata_no_call_follows_it(self):
         clock = Clock()
