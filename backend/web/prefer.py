@@ -13,7 +13,7 @@ def preferred_wait(header: str | None, *, longest: float) -> int | None:
     preference is given twice, the first one counts.
     """
     for item in (header or "").split(","):
-        if item.strip().lower().startswith("wait"):
+        if re.split("[=;]", item, maxsplit=1)[0].strip().lower() == "wait":
             match = _WAIT.fullmatch(item)
             return int(match[1]) if match and int(match[1]) <= longest else None
     return None

@@ -202,6 +202,7 @@ class TestPrefer:
             ("wait=0", 0),
             ("wait=15", 15),
             ("respond-async, wait=2", 2),
+            ("wait-for=5, wait=3", 3),
             ("wait=16", None),
             ("wait=-1", None),
             ("wait=1.5", None),
