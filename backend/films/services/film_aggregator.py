@@ -201,8 +201,9 @@ class FilmAggregatorService:
 
     def _fetch_missing(
         self, missing: Mapping[str, FilmFetch], patience: "_Patience"
-    ) -> dict[str, FilmPayload | Exception | None]:
-        films: dict[str, FilmPayload | Exception | None] = {}
+    ) -> dict[str, Hit | FilmPayload | Exception | None]:
+        films: dict[str, Hit | FilmPayload | Exception | None] = {}
+        fetched_elsewhere: list[str] = []
         led: dict[str, Fetch] = {}
         followed: dict[str, Fetch] = {}
         try:
@@ -218,8 +219,7 @@ class FilmAggregatorService:
                     elif self._start_new(fetch):
                         led[imdb_id] = fetch
                     else:
-                        # Another process fetches it.
-                        films[imdb_id] = None
+                        fetched_elsewhere.append(imdb_id)
                 except (ServiceError, *DATABASE_FAULTS) as exc:
                     films[imdb_id] = exc
             for imdb_id, fetch in led.items():
@@ -237,6 +237,25 @@ class FilmAggregatorService:
             except (ServiceError, *DATABASE_FAULTS) as exc:
                 films[imdb_id] = exc
         film_id.set("-")
+        return films | self._stored_by_others(fetched_elsewhere, patience)
+
+    def _stored_by_others(
+        self, imdb_ids: Sequence[str], patience: "_Patience"
+    ) -> dict[str, Hit | Exception | None]:
+        """Return the films that other processes fetch, None for those that come too late."""
+        films: dict[str, Hit | Exception | None] = dict.fromkeys(imdb_ids)
+        waiting = list(imdb_ids)
+        while waiting:
+            try:
+                films |= self._cache.read_bodies(waiting)
+            except DATABASE_FAULTS as exc:
+                return films | dict.fromkeys(waiting, exc)
+            waiting = [imdb_id for imdb_id in waiting if films[imdb_id] is None]
+            seconds = patience.left_in_batch()
+            if not waiting or seconds <= 0:
+                break
+            release_connection()
+            self._sleep(min(seconds, _POLL_SECONDS))
         return films
 
     def _start_new(self, fetch: Fetch) -> bool:
@@ -399,9 +418,9 @@ class _Patience:
         Metadata is waited for up to the deadline. A fetch that waits for the lease of another
         process counts as queued.
         """
-        left, in_queue = self.deadline.left(), self._in_queue.left()
         if self._for_batch:
-            return min(left, (self._preferred or self._in_queue).left())
+            return self.left_in_batch()
+        left, in_queue = self.deadline.left(), self._in_queue.left()
         if not self._has_film and not fetch.has_metadata:
             return left
         # The reader is not notified when calls enter or leave the queue.
@@ -415,6 +434,10 @@ class _Patience:
         if self._last_calls is None:
             self._last_calls = running
         return 0.0 if all(call.done() for call in self._last_calls) else left
+
+    def left_in_batch(self) -> float:
+        """Return for how long to wait for the films of a batch."""
+        return min(self.deadline.left(), (self._preferred or self._in_queue).left())
 
     def is_for_others(self, fetch: Fetch) -> bool:
         """Whether to store what there is of a new film: others do not wait for more of it."""

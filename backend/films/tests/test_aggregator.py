@@ -1246,12 +1246,28 @@ class TestSeveralFilms:
         assert codes(late[self.FILMS[0]])["trailer"] == "deadline"
         assert leader.result(5)["warnings"] == []
 
-    def test_a_film_that_another_process_fetches_is_none(self, service):
+    @pytest.mark.parametrize(
+        ("patience", "preferred"), [(0.05, {}), (60, {"wait": 0})], ids=["patience", "wait"]
+    )
+    def test_a_film_that_another_process_does_not_store_in_time_is_none(self, patience, preferred):
+        service = Service(queue_patience=patience, deadline_seconds=60)
+        service.vouch_for(*self.FILMS)
         Service(clock=service.clock).leases.acquire(self.FILMS[0])
+
+        films = self.fetch_many(service, self.FILMS[0], **preferred)
+
+        assert films == {self.FILMS[0]: None}
+
+    def test_a_film_that_another_process_stores_meanwhile_is_waited_for(self, service):
+        other = Service(clock=service.clock)
+        lease = other.leases.acquire(self.FILMS[0])
+        service.aggregator._sleep = lambda _: (
+            other.leases.finish(lease) and other.fetch(self.FILMS[0])
+        )
 
         films = self.fetch_many(service, *self.FILMS[:2])
 
-        assert films[self.FILMS[0]] is None
+        assert films[self.FILMS[0]] == service.cache.read_bodies(self.FILMS[:1])[self.FILMS[0]]
         assert films[self.FILMS[1]]["warnings"] == []
 
     def test_without_a_free_slot_only_stored_films_come(self, service):
