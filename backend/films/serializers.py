@@ -221,7 +221,9 @@ class FilmOffers(_Answer):
     imdb_id: str = _IMDB_ID
     regions: dict[str, OffersOfRegion] = Field(description="By region, ISO 3166-1 alpha-2.")
     not_covered: list[str] = Field(description="Regions that our plan with the source leaves out.")
-    warnings: list[Warning] = Field(description="Those of `streaming`.")
+    warnings: list[Warning] = Field(
+        description="Those of `streaming`, and `deadline` for regions that are not fetched yet."
+    )
 
 
 class FilmStreamingOrOffers(RootModel[FilmStreaming | FilmOffers]):

@@ -126,9 +126,9 @@ class FanOut:
         return self._sources[SOURCE_OF[section]].queue_seconds(future)
 
     def has_all_regions(self, film: FilmPayload) -> bool:
-        """Whether the offers of the film were fetched for all regions."""
-        extra = film.extras.get(STREAMING.name) or {}
-        return set(self._regions) <= set(extra.get("regions", ()))
+        """Whether the offers were fetched for all regions, with the first one as the default."""
+        fetched = (film.extras.get(STREAMING.name) or {}).get("regions") or [""]
+        return fetched[0] == self._regions[0] and set(self._regions) <= set(fetched)
 
     def _streaming(
         self, known: WatchmodeId, found: "Future[WatchmodeId]", imdb_id: str

@@ -356,7 +356,7 @@ class FilmCacheService:
         in_order = (
             # Offers are not older than the row.
             Film.objects.filter(created_at__lte=self._now() - self._offers_max_age)
-            .exclude(full_json=None)
+            .filter(full_json__isnull=False)
             .order_by("imdb_id")
             .values_list("imdb_id", "updated_at", *_RENDERED)
         )

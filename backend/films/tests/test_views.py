@@ -376,16 +376,22 @@ class TestGroupedOffers:
             assert answer["Cache-Control"].startswith("public, max-age=3600,")
         assert first.json()["warnings"] == []
 
-    def test_it_is_fetched_with_the_next_refresh_even_if_offers_live_longer(self):
+    @pytest.mark.parametrize(
+        ("regions", "calls"),
+        [(("TR", "DE", "US"), 1), (("DE", "TR"), 1), (("TR", "DE"), 0), (("TR",), 0)],
+    )
+    def test_the_next_refresh_fetches_what_is_missing_even_if_offers_live_longer(
+        self, regions, calls
+    ):
         lifetimes = {"streaming": timedelta(days=9)}
-        before = Service(regions=("TR",), lifetimes=lifetimes)
+        before = Service(regions=("TR", "DE"), lifetimes=lifetimes)
         before.fetch()
-        after = Service(clock=before.clock, regions=("TR", "DE"), lifetimes=lifetimes)
+        after = Service(clock=before.clock, regions=regions, lifetimes=lifetimes)
         for _ in range(2):
             before.clock.advance(hours=25)
             after.fetch()
 
-        assert after.watchmode.called == ["get_streaming_sources"]
+        assert after.watchmode.called == ["get_streaming_sources"] * calls
 
 
 class TestPages:
