@@ -125,11 +125,11 @@ def _closing(application: Callable[..., Iterable[bytes]]) -> Callable[..., Itera
     """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not process.stopping.is_set():
-            return application(environ, start_response)
-
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, [*headers, ("Connection", "close")], exc_info)
+            # The process may have been asked to stop since the request began.
+            if process.stopping.is_set():
+                headers = [*headers, ("Connection", "close")]
+            return start_response(status, headers, exc_info)
 
         return application(environ, start)
 

@@ -455,6 +455,22 @@ def test_no_request_on_a_kept_connection_is_lost_at_the_stop(options, tmp_path):
 # Connections that send nothing, too little, or nothing more
 
 
+def test_an_answer_that_begins_after_the_signal_ends_its_connection(monkeypatch):
+    process = ServerProcess()
+    monkeypatch.setattr(worker, "process", process)
+    started = []
+
+    def slow(environ, start_response):
+        process.stopping.set()
+        start_response("200 OK", [("ETag", '"1"')])
+        return []
+
+    answer = worker._closing(slow)
+    answer({}, lambda status, headers, exc_info: started.append(headers))
+
+    assert started == [[("ETag", '"1"'), ("Connection", "close")]]
+
+
 def test_connections_that_do_not_send_a_whole_request_are_closed(options, tmp_path):
     with server(tmp_path, **options, KEEP_ALIVE_SECONDS="1") as running:
         address = urlsplit(running.url)
