@@ -498,16 +498,18 @@ class Source:
             return call()
 
     def _complete(self, error: UpstreamError) -> None:
-        """Add to an error when another call makes sense, and note that a quota is used up."""
+        """Set in an error when the next call will be made, and note that a quota is used up."""
         if isinstance(error, UpstreamQuotaExhausted) and self.quota and self.quota.limit:
             # The source's own count replaces ours.
             self.breaker.usage.note_account(self.quota.limit, self.quota.limit)
             error.retry_after = self.quota.seconds_left(self._now())
-        elif isinstance(error, UpstreamQuotaExhausted):
+            return
+        if isinstance(error, UpstreamQuotaExhausted):
             # No calls are counted here, so only the breaker can prevent further ones.
             self.breaker.record_failure(error)
         open_error = self.breaker.error()
-        if error.retry_after is None and open_error is not None:
+        if open_error is not None:
+            # The source may have named another time.
             error.retry_after = open_error.retry_after
 
     def _settle(self, calls: Sequence[_Call], alone: Sequence[_Call]) -> None:

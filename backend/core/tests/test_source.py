@@ -15,7 +15,9 @@ from core.errors import (
     DeadlineExceeded,
     UpstreamError,
     UpstreamNotFound,
+    UpstreamQuotaExhausted,
     UpstreamRateLimited,
+    UpstreamRejected,
     UpstreamUnavailable,
 )
 from core.services.circuit_breaker import CircuitBreaker
@@ -639,6 +641,29 @@ def test_while_the_breaker_is_open_a_call_fails_at_once(source: Source) -> None:
     error = future.exception(0)
     assert isinstance(error, UpstreamRateLimited)
     assert (error.reason, error.retry_after) == ("circuit_open", 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (UpstreamRejected("a-source", "bad_key", retry_after=30), 600),
+        (UpstreamQuotaExhausted("a-source", "quota", retry_after=5), 3600),
+        (UpstreamQuotaExhausted("a-source", "quota", retry_after=9000), 3600),
+        (UpstreamRateLimited("a-source", "rate_limited", retry_after=10), 10),
+    ],
+)
+def test_an_error_says_how_long_no_call_is_made_whatever_the_source_says(
+    source: Source, error: UpstreamError, seconds: float
+) -> None:
+    def refuse() -> None:
+        source.breaker.record_failure(error)
+        raise error
+
+    first, second = source.submit(refuse), source.submit(refuse)
+    source.work()
+
+    assert first.exception(0) is error
+    assert (error.retry_after, second.exception(0).retry_after) == (seconds, seconds)
 
 
 def test_when_the_breaker_opens_the_queued_calls_fail(source: Source) -> None:
