@@ -248,8 +248,7 @@ class FilmCacheService:
         if not is_valid(imdb_id, value):
             _log_damaged(imdb_id)
             return None
-        # A row that was never cached counts as expired.
-        cached_at = aware(cached_at) if cached_at else datetime.fromtimestamp(0, tz=timezone.utc)
+        cached_at = self._believed(cached_at and aware(cached_at))
         parts = _parts(imdb_id, version, parts_text, self._now())
         extras = {} if parts is None else _extras(imdb_id, version, extras_text)
         payload = FilmPayload(
@@ -335,10 +334,12 @@ class FilmCacheService:
     ) -> list[str]:
         """Return the ids of up to `limit` films saved before `moment`, oldest first.
 
-        Ids in `without`, a collection or a query, are left out.
+        Those with a time in the future come last. Ids in `without`, a collection or a query, are
+        left out.
         """
+        is_ahead = Q(cached_at__gt=self._now() + CLOCK_SKEW)
         found = (
-            Film.objects.filter(Q(cached_at__isnull=True) | Q(cached_at__lt=moment))
+            Film.objects.filter(Q(cached_at__isnull=True) | Q(cached_at__lt=moment) | is_ahead)
             .exclude(imdb_id__in=without)
             .order_by(F("cached_at").asc(nulls_first=True), "imdb_id")
             .values_list("imdb_id", flat=True)
@@ -398,6 +399,12 @@ class FilmCacheService:
     def fresh_seconds(self, cached_at: datetime) -> float:
         """Return for how many more seconds a payload is fresh, negative if it is expired."""
         return (cached_at + self.ttl - self._now()).total_seconds()
+
+    def _believed(self, cached_at: datetime | None) -> datetime:
+        """Return the time, one that is long past if there is none or it is in the future."""
+        if cached_at is None or cached_at > self._now() + CLOCK_SKEW:
+            return datetime.fromtimestamp(0, tz=timezone.utc)
+        return cached_at
 
     def _is_fresh(self, cached_at: datetime) -> bool:
         now = self._now()

@@ -107,6 +107,15 @@ class TestWhatIsFetched:
         assert service.call_count == before + 9
         assert [result.was_fetched for result in results] == [True, False]
 
+    def test_a_film_saved_by_a_clock_that_was_ahead_is_fetched_anew(self, service, bulk):
+        bulk.run(FILMS[0])
+        service.clock.advance(days=-3000)
+
+        bulk.run(FILMS[0], saved_since=service.clock.time - timedelta(hours=12))
+
+        film = service.cache.get_cached(FILMS[0])
+        assert (film.cached_at, film.is_fresh) == (service.clock.time, True)
+
     def test_sections_younger_than_their_lifetime_are_carried_over(self, db):
         service = Service(lifetimes={"images": timedelta(days=30)})
         service.fetch(FILMS[0])

@@ -504,6 +504,12 @@ class TestCache:
             "tt0000002",
         ]
 
+    def test_a_film_saved_by_a_clock_that_was_ahead_was_saved_before_any_moment(self, service):
+        service.cache.save_cache(INCEPTION, film_payload(age=-timedelta(days=3000)))
+        service.cache.save_cache("tt0000001", film_payload(age=-timedelta(seconds=9)))
+
+        assert service.cache.saved_before(service.clock.time) == [INCEPTION]
+
 
 values = st.one_of(
     st.none(),
