@@ -235,6 +235,8 @@ if str(_database["ENGINE"]).endswith("sqlite3"):
 else:
     for _each in DATABASES.values():
         _each["ENGINE"] = "core.postgresql"
+        # A cursor that outlives its statement is lost behind a pooler.
+        _each["DISABLE_SERVER_SIDE_CURSORS"] = True
         # Parameters of the address such as sslmode=require take precedence.
         _each["OPTIONS"] = {
             "connect_timeout": 2,

@@ -269,6 +269,17 @@ def test_what_the_address_of_the_database_asks_for_holds(load: Load) -> None:
     assert (options["sslmode"], options["connect_timeout"]) == ("require", 7)
 
 
+def test_no_cursor_outlives_its_statement(load: Load) -> None:
+    loaded = load(
+        **GOOD,
+        DATABASE_URL="postgres://me@db/films",
+        DATABASE_REPLICA_URL="postgres://me@replica/films",
+    )
+
+    databases = loaded["DATABASES"].values()
+    assert [each["DISABLE_SERVER_SIDE_CURSORS"] for each in databases] == [True, True]
+
+
 def test_a_replica_has_connections_like_those_of_the_primary_but_less_patience(
     load: Load,
 ) -> None:
