@@ -6,6 +6,7 @@
 import os
 import re
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,14 @@ if str(_database["ENGINE"]).endswith("sqlite3"):
         "transaction_mode": "IMMEDIATE",
         "timeout": 5,
     }
-    (PROJECT_DIR / "var").mkdir(exist_ok=True)
+    _folder = PROJECT_DIR / "var"
+    with suppress(OSError):
+        _folder.mkdir(exist_ok=True)
+    if not DATABASE_IS_GIVEN and not os.access(_folder, os.W_OK):
+        raise ImproperlyConfigured(
+            "DATABASE_URL is missing, and the folder 'var', where films would be kept, cannot be "
+            "written"
+        )
 else:
     for _each in DATABASES.values():
         _each["ENGINE"] = "core.postgresql"

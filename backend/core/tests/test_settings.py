@@ -269,6 +269,21 @@ def test_what_the_address_of_the_database_asks_for_holds(load: Load) -> None:
     assert (options["sslmode"], options["connect_timeout"]) == ("require", 7)
 
 
+def test_a_folder_that_cannot_be_written_stops_the_start(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    # The tests may run as a user whom no permission stops.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(ImproperlyConfigured, match="folder 'var'"):
+        load(**GOOD)
+    assert load(**GOOD, DATABASE_URL="sqlite:////tmp/films.sqlite3")
+
+
 def test_no_cursor_outlives_its_statement(load: Load) -> None:
     loaded = load(
         **GOOD,

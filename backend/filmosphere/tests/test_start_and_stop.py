@@ -118,6 +118,18 @@ def test_the_time_limit_of_queries_is_not_one_of_migrations(options, tmp_path):
         assert manage("migrate", "--check", DATABASE_URL=url).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["", "missing/films.sqlite3"])
+def test_a_place_where_sqlite_cannot_write_ends_the_start_with_one_line(options, tmp_path, name):
+    url = f"sqlite:///{tmp_path}/{name}"
+
+    ended = serve_to_the_end("--migrate", **options | {"DATABASE_URL": url})
+
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "CommandError: DATABASE_URL names a file for SQLite that cannot be written\n",
+    )
+
+
 def test_a_migration_that_fails_ends_the_start(options):
     url = f"postgres://postgres@127.0.0.1:{free_port()}/films"
 

@@ -1,10 +1,13 @@
 """Django's `migrate`, of which only one at a time works on a database."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from django.core.checks import Tags
+from django.core.management import CommandError
 from django.core.management.commands import migrate
 from django.db import connections
 
@@ -20,6 +23,13 @@ class Command(migrate.Command):
 
     # What it uses. Django's command also checks URLs, and so imports all views with what they need.
     requires_system_checks = (Tags.database, Tags.models)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Do what Django's command does, unless SQLite has no place for the database."""
+        database = connections[options["database"]]
+        if database.vendor == "sqlite" and not _is_writable(Path(database.settings_dict["NAME"])):
+            raise CommandError("DATABASE_URL names a file for SQLite that cannot be written")
+        return super().execute(*args, **options)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do what Django's command does."""
@@ -48,3 +58,9 @@ class Command(migrate.Command):
             yield
         finally:
             connection.close()
+
+
+def _is_writable(file: Path) -> bool:
+    # SQLite has other files beside that of the database.
+    places = [file.parent, file] if file.exists() else [file.parent]
+    return not file.is_dir() and all(os.access(each, os.W_OK) for each in places)
