@@ -141,12 +141,14 @@ WORKERS = env.read("WORKERS")
 BLOCKING_THREADS = env.read("BLOCKING_THREADS")
 KEEP_ALIVE_SECONDS = env.read("KEEP_ALIVE_SECONDS")
 DRAIN_SECONDS = env.read("DRAIN_SECONDS")
-# Below the number of threads, so that films in the cache never wait for films that are not.
-COLD_CONCURRENCY = env.read("COLD_CONCURRENCY", str(max(1, BLOCKING_THREADS * 3 // 4)))
-if COLD_CONCURRENCY >= BLOCKING_THREADS:
-    raise ImproperlyConfigured("COLD_CONCURRENCY must be less than BLOCKING_THREADS")
-# The same for Cinemix, whose requests must not delay films. One thread stays free for hits.
-MOVIE_COLD_CONCURRENCY = max(1, min(OMDB_CONCURRENCY, BLOCKING_THREADS - 1 - COLD_CONCURRENCY))
+# Of the other threads, one is for Cinemix, and one stays free for hits, which wait for nothing.
+COLD_CONCURRENCY = env.read(
+    "COLD_CONCURRENCY", str(min(BLOCKING_THREADS * 3 // 4, BLOCKING_THREADS - 2))
+)
+if BLOCKING_THREADS - COLD_CONCURRENCY < 2:
+    raise ImproperlyConfigured("COLD_CONCURRENCY must be at least 2 less than BLOCKING_THREADS")
+# The same for Cinemix, whose requests must not delay films.
+MOVIE_COLD_CONCURRENCY = min(OMDB_CONCURRENCY, BLOCKING_THREADS - 1 - COLD_CONCURRENCY)
 
 INSTALLED_APPS = [
     "django.contrib.auth",

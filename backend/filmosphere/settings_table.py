@@ -323,10 +323,10 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting(
             "COLD_CONCURRENCY",
-            integer(1, 511),
+            integer(1, 510),
             "24",
-            "Requests of a server process that may fetch films at the same time; fewer than"
-            " `BLOCKING_THREADS`, so that stored films do not wait for films that are not.",
+            "Requests of a server process that may fetch films at the same time; at least 2 fewer"
+            " than `BLOCKING_THREADS`, so that stored films do not wait for films that are not.",
             default_in_words="3/4 of `BLOCKING_THREADS`",
         ),
         Setting(
@@ -382,7 +382,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             " request threads are busy; `/metrics` is then 404 at `PORT`. Empty for none.",
         ),
         Setting("WORKERS", integer(1, 64), "1", "Server processes."),
-        Setting("BLOCKING_THREADS", integer(2, 512), "32", "Request threads of a server process."),
+        Setting("BLOCKING_THREADS", integer(3, 512), "32", "Request threads of a server process."),
         Setting(
             "KEEP_ALIVE_SECONDS",
             number(0.1, 3600),

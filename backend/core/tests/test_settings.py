@@ -269,6 +269,27 @@ def test_what_the_address_of_the_database_asks_for_holds(load: Load) -> None:
     assert (options["sslmode"], options["connect_timeout"]) == ("require", 7)
 
 
+@pytest.mark.parametrize("threads", [3, 4, 8, 32, 512])
+def test_fetches_of_both_surfaces_leave_a_thread_for_hits(load: Load, threads: int) -> None:
+    loaded = load(**GOOD, BLOCKING_THREADS=str(threads), OMDB_CONCURRENCY="32")
+
+    films, movies = loaded["COLD_CONCURRENCY"], loaded["MOVIE_COLD_CONCURRENCY"]
+    assert films >= 1
+    assert movies >= 1
+    assert films + movies < threads
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"BLOCKING_THREADS": "2"}, {"COLD_CONCURRENCY": "31"}, {"COLD_CONCURRENCY": "32"}],
+)
+def test_fetches_that_could_take_all_threads_stop_the_start(
+    load: Load, numbers: dict[str, str]
+) -> None:
+    with pytest.raises(ImproperlyConfigured, match=next(iter(numbers))):
+        load(**GOOD, **numbers)
+
+
 def test_a_folder_that_cannot_be_written_stops_the_start(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
