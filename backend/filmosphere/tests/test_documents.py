@@ -171,6 +171,18 @@ def section_of(name: str, title: str) -> str:
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
 
 
+def test_each_function_of_the_path_in_the_readme_exists():
+    steps = re.findall(
+        r"^ +([a-z_/]+\.py)  ([\w.]+)", (PROJECT / "README.md").read_text(), re.MULTILINE
+    )
+
+    assert steps
+    for file, name in steps:
+        code = (BACKEND / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^ *(?:def|class) {part}\b", code, re.MULTILINE), (file, name)
+
+
 # --- docs/operations/metrics.md -----------------------------------------------------------------
 
 METRICS = (PROJECT / "docs" / "operations" / "metrics.md").read_text()
