@@ -25,7 +25,7 @@ from cinemix.rate_limiter import RateLimiter
 from core.replica import ALIAS, Replica
 from core.services.circuit_breaker import CircuitBreaker
 from core.services.coordinator import Coordinator
-from core.services.housekeeping import Duty, Housekeeper
+from core.services.housekeeping import Housekeeper, RegularChore
 from core.services.http_client import HttpClient
 from core.services.imdb_service import IMDbService
 from core.services.kinocheck_service import KinoCheckService
@@ -257,9 +257,9 @@ def housekeeper() -> Housekeeper:
     return Housekeeper(
         own={"note_reads": film_reads().store, "store_usage": store_tally},
         shared=[
-            Duty("forget_made_up_ids", timedelta(hours=1), forget_made_up_ids),
-            Duty("forget_old_usage", timedelta(days=1), forget_old_usage),
-            Duty("remove_old_offers", timedelta(days=1), film_cache().remove_old_offers),
+            RegularChore("forget_made_up_ids", timedelta(hours=1), forget_made_up_ids),
+            RegularChore("forget_old_usage", timedelta(days=1), forget_old_usage),
+            RegularChore("remove_old_offers", timedelta(days=1), film_cache().remove_old_offers),
         ],
     )
 

@@ -25,7 +25,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
+class RegularChore:
     """Work that is due every `interval`; `work` returns the number of rows that it changed.
 
     `name` is that of the chore in metrics, and of its row in the database.
@@ -37,18 +37,18 @@ class Duty:
 
 
 class Housekeeper:
-    """A daemon thread that does `own` every minute, and those `shared` duties that are due.
+    """A daemon thread that does `own` every minute, and those `shared` chores that are due.
 
     `own` is the work of each process by the name of the chore; it returns the number of rows that
-    it changed. The processes agree through the database on which of them does a shared duty. If
-    that one fails or is killed, the duty is due again after its interval.
+    it changed. The processes agree through the database on which of them does a shared chore. If
+    that one fails or is killed, the chore is due again after its interval.
     """
 
     def __init__(
         self,
         *,
         own: Mapping[str, Callable[[], int]],
-        shared: Sequence[Duty],
+        shared: Sequence[RegularChore],
         now: Callable[[], datetime] = timezone.now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,7 +57,7 @@ class Housekeeper:
         self._now = now
         self._clock = clock
         self._look_at = float("-inf")
-        for name in (*own, *(duty.name for duty in shared)):
+        for name in (*own, *(chore.name for chore in shared)):
             for outcome in ("done", "failed"):
                 metrics.HOUSEKEEPING_CHORES.labels(name, outcome)
 
@@ -71,8 +71,8 @@ class Housekeeper:
             self._do(name, work)
         if self._clock() >= self._look_at:
             self._look_at = self._clock() + _LOOK_SECONDS
-            for duty in self._shared:
-                self._do(duty.name, partial(self._do_if_due, duty))
+            for chore in self._shared:
+                self._do(chore.name, partial(self._do_if_due, chore))
         release_connection()
 
     def _run(self) -> None:
@@ -98,18 +98,18 @@ class Housekeeper:
         if rows is not None:
             metrics.HOUSEKEEPING_CHORES.labels(name, "done").inc()
 
-    def _do_if_due(self, duty: Duty) -> int | None:
-        if not self._claim(duty):
+    def _do_if_due(self, chore: RegularChore) -> int | None:
+        if not self._claim(chore):
             return None
-        rows = duty.work()
-        logger.info("housekeeping", extra={"chore": duty.name, "outcome": "done", "rows": rows})
+        rows = chore.work()
+        logger.info("housekeeping", extra={"chore": chore.name, "outcome": "done", "rows": rows})
         return rows
 
-    def _claim(self, duty: Duty) -> bool:
-        """Return whether this process has to do the duty now; at most one process has to."""
+    def _claim(self, chore: RegularChore) -> bool:
+        """Return whether this process has to do the chore now; at most one process has to."""
         now = self._now()
-        next_at = now + duty.interval
-        Chore.objects.bulk_create([Chore(name=duty.name, due_at=now)], ignore_conflicts=True)
+        next_at = now + chore.interval
+        Chore.objects.bulk_create([Chore(name=chore.name, due_at=now)], ignore_conflicts=True)
         # A time that is more than an interval ahead comes from a wrong clock.
         is_due = Q(due_at__lte=now) | Q(due_at__gt=next_at + _CLOCK_SKEW)
-        return bool(Chore.objects.filter(is_due, name=duty.name).update(due_at=next_at))
+        return bool(Chore.objects.filter(is_due, name=chore.name).update(due_at=next_at))

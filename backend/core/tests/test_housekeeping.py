@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from core.models import Chore, UpstreamUsage
-from core.services.housekeeping import Duty, Housekeeper
+from core.services.housekeeping import Housekeeper, RegularChore
 from core.services.usage import KEPT_DAYS, forget_old_usage, usage_since
 from core.tests.clock import WallClock
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.django_db
 
 
 class Process:
-    """A housekeeper with one duty, which is done every hour."""
+    """A housekeeper with one chore, which is done every hour."""
 
     def __init__(self, clock: WallClock) -> None:
         self.rounds = self.done = 0
         self.error: Exception | None = None
         self.housekeeper = Housekeeper(
             own={"note_reads": self._round},
-            shared=[Duty("forget_made_up_ids", timedelta(hours=1), self._sweep)],
+            shared=[RegularChore("forget_made_up_ids", timedelta(hours=1), self._sweep)],
             now=clock,
             clock=clock.monotonic,
         )
@@ -45,7 +45,7 @@ def clock() -> WallClock:
     return WallClock()
 
 
-def test_of_all_processes_one_does_a_duty_once_in_its_interval(clock):
+def test_of_all_processes_one_does_a_chore_once_in_its_interval(clock):
     processes = [Process(clock) for _ in range(3)]
     for _ in range(180):
         for process in processes:
@@ -56,7 +56,7 @@ def test_of_all_processes_one_does_a_duty_once_in_its_interval(clock):
     assert 2 <= sum(process.done for process in processes) <= 3
 
 
-def test_the_duty_of_a_process_that_died_is_done_by_another_one(clock):
+def test_the_chore_of_a_process_that_died_is_done_by_another_one(clock):
     first, second = Process(clock), Process(clock)
     first.work()
     clock.pass_by(3600)
@@ -66,7 +66,7 @@ def test_the_duty_of_a_process_that_died_is_done_by_another_one(clock):
     assert (first.done, second.done) == (1, 1)
 
 
-def test_a_moment_of_a_clock_that_was_ahead_does_not_put_a_duty_off(clock):
+def test_a_moment_of_a_clock_that_was_ahead_does_not_put_a_chore_off(clock):
     Chore.objects.create(name="forget_made_up_ids", due_at=clock.time + timedelta(days=400))
     process = Process(clock)
 

@@ -1109,7 +1109,7 @@ class TestAgeOfSections:
 
 @pytest.mark.django_db
 class TestOldOffersOfFilmsThatNobodyReads:
-    """The housekeeping duty."""
+    """The housekeeping chore."""
 
     @pytest.fixture
     def service(self) -> Service:
