@@ -175,6 +175,16 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_nothing_does()
     assert firing == silent == set(ALERTS)
 
 
+def test_the_alert_of_housekeeping_knows_the_chores_that_are_due_once_a_day():
+    daily = re.findall(r"(?m)^\| `(\w+)` \| 1 d \|", (FOLDER / "data.md").read_text())
+
+    assert daily
+    for matcher in ("=~", "!~"):
+        assert (
+            f'chore{matcher}"{"|".join(daily)}"' in ALERTS["FilmosphereHousekeepingFails"]["expr"]
+        )
+
+
 # --- The runbook ------------------------------------------------------------------------------
 
 
