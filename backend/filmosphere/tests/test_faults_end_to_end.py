@@ -437,8 +437,9 @@ def test_keys_are_seen_nowhere_and_the_search_would_find_them(tmp_path, sandbox)
                 return answer
 
             assert codes(look(FILM)) == {}
-            for kind in ("echo_key", "redirect", "html", "reset"):
-                for source in ("kinocheck", "watchmode", "imdbapi"):
+            # IMDb last: while metadata fails, the other sources are not called.
+            for source in ("kinocheck", "watchmode", "imdbapi"):
+                for kind in ("echo_key", "redirect", "html", "reset"):
                     location = {"location": f"/?key={KEYS['KINO_API_KEY']}"}
                     sandbox.clear_faults()
                     sandbox.fault(
