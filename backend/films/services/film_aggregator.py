@@ -192,7 +192,8 @@ class FilmAggregatorService:
     def vouches_for(self, imdb_id: str) -> bool:
         """Whether the film is stored, or something else shows that the title exists.
 
-        Raises `UpstreamNotFound` if IMDb reported that there is no such title.
+        Raises `UpstreamNotFound` if IMDb reported that there is no such title, and
+        `UpstreamBadAnswer` if what it reported recently could not be used.
         """
         film = self._cache.get_cached(imdb_id)
         record = self._leases.record(imdb_id)
