@@ -1,8 +1,8 @@
 """Compute what the service needs for a number of films and readers: `make capacity`.
 
 A small simulation: readers choose films by Zipf's law, films expire, sections live longer, and the
-sources have budgets. Options replace the numbers of the default scenario; `--help` lists them.
-`--plots FOLDER` also draws the figures of docs/operations/scaling.md, which needs
+sources have rates and quotas. Options replace the numbers of the default scenario; `--help` lists
+them. `--plots FOLDER` also draws the figures of docs/operations/scaling.md, which needs
 requirements/plots.txt. `tools.capacity_check` compares the predictions with a service that runs.
 """
 
@@ -302,16 +302,16 @@ def held_in_memory(rates: Sequence[float], seconds: float) -> float:
 
 
 def films_kept_fresh(scenario: Scenario) -> dict[str, float]:
-    """Return for each source how many films its budget can keep fresh all the time."""
+    """Return for each source how many films its limit can keep fresh all the time."""
     renewals_a_day = DAY / (scenario.ttl * HOUR)
-    budgets = {
+    limits = {
         "imdbapi": (scenario.rate[0] / scenario.rate[1] * DAY if scenario.rate else 0, IMDB),
         "kinocheck": (scenario.kino, (TRAILER.name,)),
         "watchmode": (scenario.watchmode / MONTH_DAYS, (STREAMING.name,)),
     }
     return {
         source: calls / (scenario.renewal_calls(names) * renewals_a_day) if calls else math.inf
-        for source, (calls, names) in budgets.items()
+        for source, (calls, names) in limits.items()
     }
 
 
@@ -365,7 +365,7 @@ def report(scenario: Scenario) -> str:
     """Return the scenario and what it needs, as text."""
     result = simulate(scenario)
     days, per_fetch = result.seconds / DAY, 100 / max(result.fetches, 1)
-    budgets = {
+    limits = {
         "imdbapi": f"of {scenario.rate[0] / scenario.rate[1] * DAY:,.0f}" if scenario.rate else "",
         "kinocheck": f"of {scenario.kino:,}" if scenario.kino else "",
         "watchmode": f"of {scenario.watchmode / MONTH_DAYS:,.1f}" if scenario.watchmode else "",
@@ -398,7 +398,7 @@ def report(scenario: Scenario) -> str:
         "",
         "calls a day",
         *(
-            f"  {source:<32}{calls / days:10,.1f} {budgets[source]}".rstrip()
+            f"  {source:<32}{calls / days:10,.1f} {limits[source]}".rstrip()
             for source, calls in result.calls.items()
         ),
         f"  fetches without a trailer         {result.without_trailer * per_fetch:7.1f}%",

@@ -98,7 +98,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         process.wait()
 
 
-def read(house: Server, started: float, seed: int) -> None:
+def read(service: Server, started: float, seed: int) -> None:
     """Request what readers request: a few films often, and more and more others."""
     choice = random.Random(seed)  # the same load in each run
     catalogue = [f"tt{5_000_000 + number}" for number in range(TITLES)]
@@ -112,14 +112,14 @@ def read(house: Server, started: float, seed: int) -> None:
             f"/api/v1/search/?query=the+{choice.randrange(9)}",
             "/api/nothing",
         ]
-        get(house.url + choice.choice(paths))
+        get(service.url + choice.choice(paths))
         time.sleep(choice.expovariate(20))
 
 
-def load(house: Server, sandbox: Sandbox) -> None:
+def load(service: Server, sandbox: Sandbox) -> None:
     """Send requests for `SECONDS` and let the faults come and go."""
     started = time.monotonic()
-    readers = [threading.Thread(target=read, args=[house, started, n]) for n in range(READERS)]
+    readers = [threading.Thread(target=read, args=[service, started, n]) for n in range(READERS)]
     for reader in readers:
         reader.start()
     changes = sorted(
@@ -299,12 +299,12 @@ def main() -> None:
             options["OMDB_BASE_URL"] = f"{sandbox.url}/omdb/"
             redis = {"REDIS_URL": os.environ["REDIS_URL"]} if os.environ.get("REDIS_URL") else {}
             with (
-                server(folder, **options, **redis) as house,
-                prometheus(folder, house.url.removeprefix("http://")) as prometheus_url,
+                server(folder, **options, **redis) as service,
+                prometheus(folder, service.url.removeprefix("http://")) as prometheus_url,
             ):
                 start = time.time()
                 print(f"load for {SECONDS} s …", flush=True)
-                load(house, sandbox)
+                load(service, sandbox)
                 end = time.time()
                 ask = functools.partial(series, prometheus_url, start=start, end=end)
                 draw(ask, (end - start) / 60)

@@ -68,7 +68,7 @@ def test_a_section_with_a_lifetime_is_not_fetched_with_each_renewal():
     assert with_lifetimes.calls["watchmode"] < plain.calls["watchmode"] / 5
 
 
-def test_budgets_are_never_exceeded():
+def test_rates_and_quotas_are_never_exceeded():
     scenario = Scenario(films=300, requests=0.02, imdb_rate="1/500", kino=20, watchmode=300)
     result = simulate(scenario)
 

@@ -143,7 +143,7 @@ def test_readers_of_an_expired_film_whose_refresh_fails_get_the_last_good_copy(p
         assert "stale" in {warning["code"] for warning in answer.json["warnings"]}
 
 
-def test_many_different_cold_films_keep_to_the_budget_of_each_source(pair, sandbox):
+def test_many_different_cold_films_keep_to_the_limits_of_each_source(pair, sandbox):
     for source in ("imdbapi", "kinocheck", "watchmode"):
         sandbox.set(source, latency_ms=10)
 
