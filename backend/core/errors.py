@@ -12,7 +12,7 @@ import math
 #    |  |- DeadlineExceeded        no time left for the whole request
 #    |  |- UpstreamRateLimited     it asks for fewer calls
 #    |  |- UpstreamQuotaExhausted  the calls of the day or month are used up
-#    |  |- UpstreamRejected        it refuses our key
+#    |  |- UpstreamRejected        it rejects our key
 #    |  `- UpstreamNotConfigured   no key is configured
 #    |- RegionNotCovered        our plan does not include the region
 #    `- UpstreamBadAnswer       an unusable answer: not JSON, wrong shape, another 4xx
@@ -101,7 +101,7 @@ class UpstreamQuotaExhausted(UpstreamUnavailable):
 
 
 class UpstreamRejected(UpstreamUnavailable):
-    """The source refuses our key."""
+    """The source rejects our key."""
 
     code = "rejected"
 

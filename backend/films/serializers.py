@@ -19,7 +19,7 @@ WARNING_CODES = {
     "rate_limited": "the source asked us to slow down",
     "quota_exhausted": "the calls that the source grants us are used up",
     "not_configured": "no key for the source is set",
-    "rejected": "the source refused our key",
+    "rejected": "the source rejected our key",
     "region_not_covered": "our plan with the source does not include the region",
     "bad_response": "the source answered something unusable",
     "stale": "an older copy is shown",

@@ -28,7 +28,7 @@ REASONS = {
     "rate_limited": "the source asks for fewer calls",
     "quota_exhausted": "the calls that the source grants for the day or month are used up",
     "not_configured": "the operator has set no key for the source",
-    "rejected": "the source refuses the key of this service",
+    "rejected": "the source rejects the key of this service",
     "deadline": "the time that one request may take ran out",
     "overloaded": "too many requests wait for a source already",
     "database_unavailable": "the database cannot be reached, or lacks migrations",

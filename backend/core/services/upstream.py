@@ -68,12 +68,12 @@ class UpstreamService:
             advice = advice_for(exc, self.setting_names)
             if reachable is False and self.if_unreachable:
                 advice = f"{advice}; {self.if_unreachable}"
-            refused = reachable and isinstance(exc, UpstreamRejected)
+            is_rejected = reachable and isinstance(exc, UpstreamRejected)
             return UpstreamStatus(
                 self.source,
                 is_reachable=reachable,
                 error=exc,
-                key_accepted=False if refused else None,
+                key_accepted=False if is_rejected else None,
                 advice=(advice,),
             )
 

@@ -511,7 +511,7 @@ def test_problems_of_the_sources_are_reported_without_any_key(sandbox, settings_
     rows = cells(result.stdout)
     assert " NO " in rows["imdbapi"]
     assert "IMDBAPI_BASE=https://api.tiffara.com" in rows["imdbapi"]
-    assert "REFUSED" in rows["kinocheck"]
+    assert "REJECTED" in rows["kinocheck"]
     assert "set another KINO_API_KEY" in rows["kinocheck"]
     assert "TR NOT COVERED" in rows["watchmode"]
     assert "999 of 1000 this month" in rows["watchmode"]

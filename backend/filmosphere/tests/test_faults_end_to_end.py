@@ -304,7 +304,7 @@ def test_the_wait_after_a_429_doubles_from_probe_to_probe(pair):
         assert base - 5 <= wait <= base * 1.1 + 1
 
 
-def test_a_key_that_is_refused_is_not_shown_again_by_anybody(pair):
+def test_a_key_that_is_rejected_is_not_shown_again_by_anybody(pair):
     pair.sandbox.set("kinocheck", keys=["another-key"])
     assert codes(pair.get()) == {"trailer": "rejected"}
     pair.wait_for_state("kinocheck", IS_OPEN)

@@ -47,7 +47,7 @@ class Command(ServiceCommand):
 def row(finding: Finding) -> tuple[str, ...]:
     """Return the cells of one source."""
     status, shared = finding.status, finding.shared
-    key = {True: "accepted", False: "REFUSED", None: "-"}[status.key_accepted]
+    key = {True: "accepted", False: "REJECTED", None: "-"}[status.key_accepted]
     left = f"{shared.left} of {shared.limit} {shared.period}"
     return (
         status.source,
