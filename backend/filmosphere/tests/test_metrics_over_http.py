@@ -186,7 +186,8 @@ def test_several_workers_are_summed_with_their_processor_time_and_memory(options
         memory = sum(resident_bytes(pid) for pid in running.workers.values())
 
     assert metrics["process_resident_memory_bytes", frozenset()] == pytest.approx(memory, rel=0.2)
-    assert metrics["process_cpu_seconds_total", frozenset()] >= used > 0
+    # The kernel counts in hundredths of a second, and sums of those are rounded.
+    assert metrics["process_cpu_seconds_total", frozenset()] >= used - 0.005 > 0
     assert metrics.value("build_info", version="1.0.0", revision="unknown") == 1
     assert metrics.value("circuit_breaker_open", source="omdb", code="timeout") == 0
 
