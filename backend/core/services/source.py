@@ -150,8 +150,8 @@ class Source:
         turn 0 go first, then the films take turns. A single call, such as a search, has no turn: it
         is made in order of arrival with those of turn 0, but there is a further call of a film
         between two single calls if one waits. `leave_reserve` keeps the call from the last
-        tenth of the quota. Queued calls with an equal `combined` may be made as one call for their
-        `item`s. The call sees the context variables of the caller.
+        tenth of the quota. Queued calls of turn 0 with an equal `combined` may be made as one call
+        for their `item`s. The call sees the context variables of the caller.
 
         The future raises what the call raises, the error of an open circuit breaker or of a used-up
         quota, `UpstreamRateLimited` if the queue is full and all others in it go first, or the
