@@ -5,6 +5,7 @@ sandbox as their sources. Arguments select figures by name. Each line shows a fi
 and whether it is met; the exit status is 1 if one is missed.
 """
 
+import http.client
 import itertools
 import json
 import os
@@ -103,7 +104,8 @@ def get_with_retries(service: Service, path: str, number: int) -> tuple[Answer |
     for attempt in range(12):
         try:
             answer = service.get(path, number + attempt)
-        except OSError:
+        # HTTPException: the process ended within its answer.
+        except (OSError, http.client.HTTPException):
             time.sleep(0.2)
             continue
         if answer.status not in {429, 503}:
