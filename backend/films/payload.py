@@ -96,8 +96,8 @@ class SectionAnswer:
 class SectionState:
     """When a section was last fetched, how often in a row it failed since, and when to try again.
 
-    `fetched_at` is None if it was never fetched or nobody knows when, `retry_at` if no failure is
-    to be repaired.
+    `fetched_at` is None if it was never fetched or it is not known when, `retry_at` if no failure
+    is to be repaired.
     """
 
     fetched_at: datetime | None = None

@@ -3,14 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 
 from core.db import DATABASE_FAULTS, release_connection
 from core.models import UpstreamState
 from core.services.limits import UpstreamLimits, is_in_reserve, plan_of
 from core.services.source import Source
-from core.services.usage import store_tally
+from core.services.usage import or_put_back, store_tally
 from core.utils.logging import LogThrottle
 
 logger = logging.getLogger(__name__)
@@ -141,7 +140,7 @@ class Coordinator:
             is_new, trip = source.breaker.take_unpublished()
             if not is_new:
                 continue
-            with _or_put_back(source.breaker.put_back):
+            with or_put_back(source.breaker.put_back):
                 self._limits.publish(name, trip)
             # Another process may know of a longer trip.
             self.synced_at = float("-inf")
@@ -153,19 +152,19 @@ class Coordinator:
 
     def _publish_usage_of(self, source: Source) -> None:
         if spare := source.take_spare_tokens():
-            with _or_put_back(source.put_back_tokens, spare):
+            with or_put_back(source.put_back_tokens, spare):
                 self._limits.add_tokens(source.name, spare)
         if debt := source.take_quota_debt():
-            with _or_put_back(source.put_back_quota_debt, debt):
+            with or_put_back(source.put_back_quota_debt, debt):
                 self._limits.count_quota(source.name, debt)
         # Last, because the source's own count replaces ours.
         if account := source.breaker.usage.take_account():
-            with _or_put_back(source.breaker.usage.put_back, account):
+            with or_put_back(source.breaker.usage.put_back, account):
                 self._limits.note_account(source.name, *account)
             if is_in_reserve(*account):
                 self.synced_at = float("-inf")
         if plan := source.breaker.usage.take_plan():
-            with _or_put_back(source.breaker.usage.put_back_plan):
+            with or_put_back(source.breaker.usage.put_back_plan):
                 self._limits.note_plan(source.name, plan)
 
     def _sync(self, waiting: Collection[Source]) -> None:
@@ -212,13 +211,3 @@ class Coordinator:
             if granted < wanted:
                 return max(0.01, min(seconds, HEARTBEAT_SECONDS))
         return HEARTBEAT_SECONDS
-
-
-@contextmanager
-def _or_put_back(put_back: Callable[..., object], *taken: object) -> Iterator[None]:
-    """Put back what was taken to be stored if the block that stores it fails."""
-    try:
-        yield
-    except BaseException:
-        put_back(*taken)
-        raise

@@ -2,7 +2,8 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import Enum
 
@@ -87,12 +88,19 @@ tally = UsageTally()
 def store_tally() -> int:
     """Store the counts of this process; return how many. They are kept if that fails."""
     counts = tally.take()
-    try:
+    with or_put_back(tally.put_back, counts):
         _store(counts)
-    except BaseException:
-        tally.put_back(counts)
-        raise
     return len(counts)
+
+
+@contextmanager
+def or_put_back(put_back: Callable[..., object], *taken: object) -> Iterator[None]:
+    """Put back what was taken to be stored if the block that stores it fails."""
+    try:
+        yield
+    except BaseException:
+        put_back(*taken)
+        raise
 
 
 def _store(counts: dict[tuple[str, str], int]) -> None:

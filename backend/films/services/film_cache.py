@@ -349,7 +349,7 @@ class FilmCacheService:
     def remove_old_offers(self) -> int:
         """Remove the offers that are too old from the rows; return the number of changed films.
 
-        `get_cached` does not return them, but the row of a film that nobody reads keeps them. No
+        `get_cached` does not return them, but the row of a film that is not read keeps them. No
         transaction takes long.
         """
         if self._offers_max_age is None:
